@@ -1,0 +1,41 @@
+"""The backbone interface: a velocity field over latents."""
+
+from jaxtyping import Float
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from moviegen_core.conditioner import Conditioning
+
+
+class Backbone(LightningModule):
+    """Predicts the velocity of a noisy latent: (x_t, t, Conditioning) -> v.
+
+    Args:
+        in_channels: channels of the latent that is generated.
+        width: width d of the tokens; conditioners are built for it.
+        extra_channels: channels that conditioners add through the `channels` door; their input weights start at zero.
+    """
+
+    def __init__(self, *, in_channels: int = 16, width: int = 6144, extra_channels: int = 0) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.width = width
+        self.extra_channels = extra_channels
+
+    def forward(self, x_t: Float[Tensor, "b c ..."], t: Float[Tensor, " b"], conditioning: Conditioning) -> Float[Tensor, "b c ..."]:
+        """Predict the velocity at `x_t`; t in [0, 1], 0 is noise and 1 is data."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x_t, t, conditioning)")
+
+    def num_tokens(self, latent_shape: tuple[int, ...]) -> int:
+        """Sequence length for one latent of shape (c, t, h, w)."""
+        raise NotImplementedError(f"{type(self).__name__} must define num_tokens(latent_shape)")
+
+    def num_flops(self, latent_shape: tuple[int, ...], context_length: int) -> int:
+        """Floating-point operations of one forward pass of one sample (a multiply-add counts two)."""
+        raise NotImplementedError(f"{type(self).__name__} must define num_flops(latent_shape, context_length)")
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights; called after a model built on the meta device was materialised."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()

@@ -1,0 +1,231 @@
+"""Writers of predictions: mp4 with or without sound, GIF, PNG frames, strips, wav, and a contact sheet of all."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image
+from torch import Tensor
+
+from moviegen_core.errors import UsageError
+from moviegen_core.files import safe_name, write_bytes
+from moviegen_core.media.images import gif_bytes, png_bytes, sheet, shrink, strip, write_strip
+from moviegen_core.media.sound import wav_bytes
+from moviegen_core.media.video import to_uint8, write_video
+
+Format = Literal["mp4", "gif", "png", "strip", "wav", "sheet"]
+
+_SHEET_PX = 128
+_SHEET_FRAMES = 6
+_SHEET_CELLS = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One sample of what a `predict_step` returned.
+
+    Args:
+        key: its unique name.
+        caption: its text.
+        video: pixels in [-1, 1] (3, t, h, w), or None.
+        fps: frames per second.
+        latents: normalised latents (c, t, h, w), or None.
+        audio: waveform in [-1, 1] (channels, samples), or None.
+        audio_hz: its sampling rate, or None.
+        metadata: the sample's own json.
+    """
+
+    key: str
+    caption: str
+    video: Float[Tensor, "3 t h w"] | None
+    fps: float
+    latents: Float[Tensor, "c t h w"] | None
+    audio: Float[Tensor, "c n"] | None
+    audio_hz: int | None
+    metadata: Mapping[str, Any]
+
+
+def predictions(output: Any) -> list[Prediction]:
+    """Take apart what `predict_step` returned: a mapping, or a record such as `MediaBatch`.
+
+    It holds `keys` and `captions`, and whichever exist of `video` (b, 3, t, h, w), `fps`, `latents` (b, c, t, h, w), `audio` (b, c, n) with
+    `audio_hz`, and `metadata`.
+    """
+    fields = output if isinstance(output, Mapping) else vars(output)
+    if "keys" not in fields or "captions" not in fields:
+        known = ", ".join(sorted(fields)) or "nothing"
+        raise UsageError(f"predict_step returned {known}", "a writer needs `keys` and `captions` beside the media", "return these too")
+    num_samples = len(fields["keys"])
+
+    def column(name: str, default: Any = None) -> Sequence[Any]:
+        values = fields.get(name)
+        return [default] * num_samples if values is None or len(values) == 0 else values
+
+    return [
+        Prediction(
+            key=fields["keys"][i],
+            caption=fields["captions"][i],
+            video=column("video")[i],
+            fps=float(column("fps", 16.0)[i]),
+            latents=column("latents")[i],
+            audio=column("audio")[i],
+            audio_hz=fields.get("audio_hz"),
+            metadata=column("metadata", {})[i],
+        )
+        for i in range(num_samples)
+    ]
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes what a model predicts into a folder, every file whole or not at all, named after the sample's key.
+
+    Beside the media of a sample lies `NAME.json` with its key, caption, frame rate, sizes and metadata. A video of one frame is an image
+    and is written as PNG whatever the format. Latents are written by `moviegen_data.latents.LatentShardWriter`.
+
+    Args:
+        output: the folder.
+        formats: any of `mp4` (with sound where the model gives some), `gif`, `png` (a folder of frames), `strip` (8 frames side by side),
+            `wav`, and `sheet` (one `contact_sheet.png` of the run's first 64 samples).
+        overwrite: replace files of an earlier run; otherwise they are an error before anything is generated.
+        crf: quality of the mp4, 0 (lossless) to 51 (worst).
+    """
+
+    def __init__(
+        self, *, output: str = "predictions", formats: Sequence[Format] = ("mp4", "strip"), overwrite: bool = False, crf: int = 18
+    ) -> None:
+        super().__init__(write_interval="batch")
+        unknown = [name for name in formats if name not in _WRITERS and name != "sheet"]
+        if unknown or not formats:
+            raise UsageError(f"formats={list(formats)} was given", f"there are {', '.join([*_WRITERS, 'sheet'])}", "give some of these")
+        self.output = Path(output)
+        self.formats = list(formats)
+        self.overwrite = overwrite
+        self.crf = crf
+        self._earlier: set[str] = set()
+        self._names: Counter[str] = Counter()
+        self._cells: list[tuple[Image.Image, str]] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what is there already."""
+        self._names.clear()
+        self._cells.clear()
+        self._earlier = {path.stem for path in self.output.iterdir()} if self.output.is_dir() else set()
+        # No process may write before all have looked.
+        trainer.strategy.barrier("predictions")
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Refuse to overwrite before time is spent on sampling."""
+        taken = [key for key in getattr(batch, "keys", ()) if safe_name(key) in self._earlier]
+        if taken and not self.overwrite:
+            raise UsageError(
+                f"a prediction named {taken[0]!r} was asked for",
+                f"{self.output} holds one of an earlier run",
+                "give another `output`, or `overwrite: true` to replace it",
+            )
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write every sample of the batch."""
+        for sample in predictions(prediction):
+            self.write(sample)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the contact sheet; every process its own."""
+        if self._cells:
+            name = "contact_sheet.png" if trainer.world_size == 1 else f"contact_sheet_{trainer.global_rank}.png"
+            pictures, captions = zip(*self._cells, strict=True)
+            write_bytes(self.output / name, png_bytes(sheet(pictures, captions)))
+
+    def write(self, sample: Prediction) -> None:
+        """Write one sample in all formats."""
+        name = self._name(sample.key)
+        is_image = sample.video is not None and sample.video.shape[1] == 1
+        for form in {"png" if is_image and form in ("mp4", "gif", "strip") else form: None for form in self.formats}:
+            if form == "sheet":
+                if sample.video is not None and len(self._cells) < _SHEET_CELLS:
+                    self._cells.append((strip(shrink(sample.video, _SHEET_PX), _SHEET_FRAMES), sample.caption))
+                continue
+            _WRITERS[form](self.output / name, sample, self.crf)
+        write_bytes(self.output / f"{name}.json", json.dumps(_describe(sample), ensure_ascii=False, indent=1, default=str).encode())
+
+    def _name(self, key: str) -> str:
+        # The same key twice in one run (the same prompt listed twice) makes two files.
+        name = safe_name(key)
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}-{self._names[name]}"
+
+
+def _write_mp4(path: Path, sample: Prediction, crf: int) -> None:
+    write_video(_with(path, ".mp4"), _video(sample), fps=sample.fps, audio=sample.audio, audio_hz=sample.audio_hz, crf=crf)
+
+
+def _write_gif(path: Path, sample: Prediction, crf: int) -> None:
+    write_bytes(_with(path, ".gif"), gif_bytes(_video(sample), sample.fps))
+
+
+def _write_png(path: Path, sample: Prediction, crf: int) -> None:
+    frames = [png_bytes(Image.fromarray(frame)) for frame in to_uint8(_video(sample))]
+    if len(frames) == 1:
+        write_bytes(_with(path, ".png"), frames[0])
+        return
+    for index, frame in enumerate(frames):
+        write_bytes(path / f"{index:05d}.png", frame)
+
+
+def _write_strip(path: Path, sample: Prediction, crf: int) -> None:
+    write_strip(_with(path, ".strip.png"), _video(sample))
+
+
+def _write_wav(path: Path, sample: Prediction, crf: int) -> None:
+    if sample.audio is None or sample.audio_hz is None:
+        raise UsageError("`wav` was asked for", f"the model made no sound for {sample.key!r}", "take `wav` out of `formats`")
+    write_bytes(_with(path, ".wav"), wav_bytes(torch.atleast_2d(sample.audio), sample.audio_hz))
+
+
+_WRITERS: dict[str, Callable[[Path, Prediction, int], None]] = {
+    "mp4": _write_mp4,
+    "gif": _write_gif,
+    "png": _write_png,
+    "strip": _write_strip,
+    "wav": _write_wav,
+}
+
+
+def _video(sample: Prediction) -> Tensor:
+    if sample.video is None:
+        raise UsageError("a picture format was asked for", f"the model made no video for {sample.key!r}", "give `formats: [wav]`, say")
+    return sample.video
+
+
+def _describe(sample: Prediction) -> dict[str, Any]:
+    described: dict[str, Any] = {"key": sample.key, "caption": sample.caption}
+    if sample.video is not None:
+        _, num_frames, height, width = sample.video.shape
+        described |= {"fps": sample.fps, "num_frames": num_frames, "height": height, "width": width}
+    if sample.audio is not None:
+        described |= {"audio_hz": sample.audio_hz, "audio_samples": sample.audio.shape[-1]}
+    if sample.metadata:
+        described["metadata"] = dict(sample.metadata)
+    return described
+
+
+def _with(path: Path, suffix: str) -> Path:
+    # Not `with_suffix`: names may hold dots.
+    return path.with_name(path.name + suffix)

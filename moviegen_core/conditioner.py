@@ -1,0 +1,123 @@
+"""Conditioners, and `Conditioning`, the record with the four doors into a backbone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Float
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from moviegen_core.batch import MediaBatch
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All that a backbone may be told, by four doors; a door that is None is closed.
+
+    Args:
+        context: tokens for cross-attention (b, l, d).
+        context_mask: true where a context token is real (b, l); required where `context` is given.
+        modulation: a vector added to the time-step embedding (b, d).
+        channels: maps concatenated to the noisy latent on channels, (b, c', t, h, w) or (b, c', t).
+        aligned: features added position by position (b, t, d).
+    """
+
+    context: Float[Tensor, "b l d"] | None = None
+    context_mask: Bool[Tensor, "b l"] | None = None
+    modulation: Float[Tensor, "b d"] | None = None
+    channels: Tensor | None = None
+    aligned: Float[Tensor, "b t d"] | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.context is None) == (self.context_mask is None), "context and context_mask come together"
+
+    @staticmethod
+    def merge(parts: Sequence["Conditioning"]) -> "Conditioning":
+        """Join the outputs of several conditioners of one batch.
+
+        Context is concatenated along l, channels along c', modulation and aligned are summed.
+        """
+        return Conditioning(
+            context=_reduce(parts, "context", lambda xs: torch.cat(xs, dim=1)),
+            context_mask=_reduce(parts, "context_mask", lambda xs: torch.cat(xs, dim=1)),
+            modulation=_reduce(parts, "modulation", lambda xs: torch.stack(xs).sum(0)),
+            channels=_reduce(parts, "channels", lambda xs: torch.cat(xs, dim=1)),
+            aligned=_reduce(parts, "aligned", lambda xs: torch.stack(xs).sum(0)),
+        )
+
+    @staticmethod
+    def stack(parts: Sequence["Conditioning"]) -> "Conditioning":
+        """Concatenate along the batch; shorter contexts are padded with masked tokens (used for batched guidance)."""
+        length = max((part.context.shape[1] for part in parts if part.context is not None), default=0)
+        padded = [part._pad_context(length) for part in parts]
+        doors = {}
+        for door in fields(Conditioning):
+            given = [getattr(part, door.name) for part in padded]
+            present = [tensor for tensor in given if tensor is not None]
+            assert len(present) in (0, len(given)), f"{door.name} is open in some parts and closed in others"
+            doors[door.name] = torch.cat(present) if present else None
+        return Conditioning(**doors)
+
+    def drop(self, dropped: Bool[Tensor, " b"], null: "Conditioning") -> "Conditioning":
+        """Replace the samples marked in `dropped` by their null version."""
+        length = max(part.context.shape[1] if part.context is not None else 0 for part in (self, null))
+        given, absent = self._pad_context(length), null._pad_context(length)
+        doors = {}
+        for door in fields(Conditioning):
+            kept, dummy = getattr(given, door.name), getattr(absent, door.name)
+            assert (kept is None) == (dummy is None), f"{door.name} is open in only one of the given and the null version"
+            doors[door.name] = None if kept is None else torch.where(_like(dropped, kept), dummy.to(kept.dtype), kept)
+        return Conditioning(**doors)
+
+    def window(self, start: int, stop: int) -> "Conditioning":
+        """Cut the doors that run along time to latent frames start..stop; the others stay whole."""
+        return replace(
+            self,
+            channels=None if self.channels is None else self.channels[:, :, start:stop],
+            aligned=None if self.aligned is None else self.aligned[:, start:stop],
+        )
+
+    def _pad_context(self, length: int) -> "Conditioning":
+        if self.context is None or self.context.shape[1] == length:
+            return self
+        pad = length - self.context.shape[1]
+        return replace(
+            self,
+            context=torch.nn.functional.pad(self.context, (0, 0, 0, pad)),
+            context_mask=torch.nn.functional.pad(self.context_mask, (0, pad)),
+        )
+
+
+class Conditioner(LightningModule):
+    """Turns a batch into a `Conditioning`, and knows what its absence looks like.
+
+    A subclass takes the backbone's width as its first positional argument and everything else keyword-only, e.g.
+    `def __init__(self, width: int, *, dropout: float = 0.1)`; YAML gives the keyword arguments, the model gives the width.
+
+    Args:
+        dropout: probability in [0, 1] that a training sample sees the null version instead.
+    """
+
+    def __init__(self, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        if not 0.0 <= dropout <= 1.0:
+            raise ValueError(f"dropout is a probability, got {dropout}; give a number from 0 to 1")
+        self.dropout = dropout
+
+    def forward(self, batch: MediaBatch) -> Conditioning:
+        """Encode the batch's condition."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(batch) -> Conditioning")
+
+    def null(self, batch: MediaBatch) -> Conditioning:
+        """Encode the condition's absence for as many samples as the batch has; opens the same doors as `forward`."""
+        raise NotImplementedError(f"{type(self).__name__} must define null(batch) -> Conditioning")
+
+
+def _like(per_sample: Tensor, like: Tensor) -> Tensor:
+    return per_sample.view(-1, *[1] * (like.ndim - 1))
+
+
+def _reduce(parts, door, join):
+    present = [getattr(part, door) for part in parts if getattr(part, door) is not None]
+    return join(present) if present else None

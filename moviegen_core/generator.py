@@ -1,0 +1,290 @@
+"""FlowModel joins autoencoder, conditioners, backbone and sampler: training, validation, prediction."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from torch import Tensor, nn
+
+from moviegen_core.autoencoder import Autoencoder
+from moviegen_core.backbone import Backbone
+from moviegen_core.batch import MediaBatch
+from moviegen_core.conditioner import Conditioner, Conditioning
+from moviegen_core.flow.objective import squared_error
+from moviegen_core.flow.path import OptimalTransportPath, Path
+from moviegen_core.flow.timesteps import LogitNormalTimesteps, Timesteps
+from moviegen_core.randomness import seed_step
+from moviegen_core.sampler import FlowSampler, Sampler
+from moviegen_core.weights import load_into, load_state_dict
+
+
+class FlowModel(LightningModule):
+    """A generator trained by flow matching in the latents of an autoencoder (paper 3.1.2).
+
+    Text-to-video, upsampling, personalisation, editing and audio are all this class with other conditioners.
+
+    Args:
+        backbone: builds the velocity network.
+        conditioners: by name, each builds a conditioner for a given width.
+        autoencoder: builds the autoencoder; None where latents are precomputed and nothing is ever decoded.
+        autoencoder_checkpoint: file with the autoencoder's weights and latent statistics.
+        init_checkpoint: file with the weights of an earlier stage to start from; growth of tables happens on the way.
+        optimizer: builds the optimizer from the trainable parameters.
+        lr_scheduler: builds the learning-rate schedule, stepped at every optimizer step. To halve the rate when the validation loss
+            stops falling (3.3), add the callback `HalveOnPlateau`.
+        path: path from noise to data; optimal transport unless given.
+        timesteps: distribution of training times; logit-normal unless given.
+        joint_dropout: probability that ALL conditions of a training sample are dropped together, beside each one's own dropout.
+        num_frames: frames of a generated sample where the prompt does not say.
+        height: rows of a generated sample in pixels where the prompt does not say.
+        width: columns of a generated sample in pixels where the prompt does not say.
+        fps: frames per second of a generated sample where the prompt does not say.
+        seed: seed of the noise; every prompt's noise depends on the seed and its key alone, not on the batch or the machine.
+    """
+
+    starting_points = ("autoencoder_checkpoint", "init_checkpoint")
+
+    def __init__(
+        self,
+        *,
+        backbone: Callable[[], Backbone],
+        conditioners: dict[str, Callable[[int], Conditioner]],
+        autoencoder: Callable[[], Autoencoder] | None = None,
+        autoencoder_checkpoint: str | None = None,
+        init_checkpoint: str | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        path: Path | None = None,
+        timesteps: Timesteps | None = None,
+        joint_dropout: float = 0.0,
+        num_frames: int = 16,
+        height: int = 64,
+        width: int = 64,
+        fps: float = 16.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.factories = (backbone, dict(conditioners), autoencoder)
+        self.autoencoder_checkpoint = autoencoder_checkpoint
+        self.init_checkpoint = init_checkpoint
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.path = path or OptimalTransportPath()
+        self.timesteps = timesteps or LogitNormalTimesteps()
+        self.joint_dropout = joint_dropout
+        self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
+        self.seed = seed
+        self.sampler: Sampler = FlowSampler()
+        self.backbone: Backbone | None = None
+        self.conditioners = nn.ModuleDict()
+        self.autoencoder: Autoencoder | None = None
+
+    # -- building ------------------------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Build the parts, once; weights of earlier stages are loaded here."""
+        if self.backbone is not None:
+            return
+        backbone, conditioners, autoencoder = self.factories
+        self.backbone = backbone()
+        for name, factory in conditioners.items():
+            self.conditioners[name] = factory(self.backbone.width)
+        if autoencoder is not None:
+            self.autoencoder = autoencoder()
+            self.autoencoder.configure_model()
+            if self.autoencoder_checkpoint is not None:
+                load_into(self.autoencoder, load_state_dict(self.autoencoder_checkpoint), source=self.autoencoder_checkpoint)
+            self.autoencoder.requires_grad_(False).eval()
+        if self.init_checkpoint is not None:
+            self.load_stage(self.init_checkpoint)
+
+    def load_stage(self, checkpoint: str | FilePath) -> None:
+        """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""
+        state = load_state_dict(checkpoint)
+        own = {key: value for key, value in state.items() if key.startswith(("backbone.", "conditioners."))}
+        load_into(self, self.adapt_state_dict(own), source=checkpoint, prefixes=("backbone.", "conditioners."))
+
+    def adapt_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Fit an earlier stage's weights to this model; the identity here."""
+        return state
+
+    def train(self, mode: bool = True) -> "FlowModel":
+        """Set the training mode of everything but the frozen autoencoder."""
+        super().train(mode)
+        if self.autoencoder is not None:
+            self.autoencoder.eval()
+        return self
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over trainable parameters and, where asked for, its schedule."""
+        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ValueError(
+                "lr_scheduler ReduceLROnPlateau was given; Lightning steps it at the end of an epoch, which an endless stream of "
+                "shards never reaches; leave lr_scheduler out and add the callback HalveOnPlateau"
+            )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- training ------------------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: MediaBatch, batch_idx: int) -> Tensor:
+        """The loss of one batch at random times and with random conditions dropped."""
+        seed_step(self, batch_idx)
+        x_1 = self.latents(batch)
+        t = self.timesteps.sample(len(batch), device=x_1.device)
+        loss = self.losses(x_1, torch.randn_like(x_1), t, self.condition(batch, self._draw_dropped(batch))).mean()
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: MediaBatch, batch_idx: int) -> None:
+        """The loss at noise and times that depend on the samples' keys alone, so that two validations differ by the weights alone."""
+        x_1 = self.latents(batch)
+        noise = torch.stack([_noise(x_1.shape[1:], self.seed, key) for key in batch.keys]).to(x_1)
+        t = self.timesteps.quantile(torch.tensor([_share(key) for key in batch.keys])).to(x_1.device)
+        loss = self.losses(x_1, noise, t, self.condition(batch)).mean()
+        self.log("val_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+
+    def losses(
+        self, x_1: Float[Tensor, "b c ..."], x_0: Float[Tensor, "b c ..."], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, " b"]:
+        """Squared error of every sample at time t on its path from x_0 to x_1 (eq. 2)."""
+        point = self.path.sample(x_0, x_1, t)
+        return squared_error(self.backbone(point.x_t, point.t, conditioning), point.target)
+
+    @torch.no_grad()
+    def latents(self, batch: MediaBatch) -> Float[Tensor, "b c t h w"]:
+        """The batch's latents: cached ones as they are, pixels through the autoencoder (a sample of its posterior in training)."""
+        if batch.latents is not None:
+            return batch.latents.float()
+        if batch.video is None or self.autoencoder is None:
+            missing = "neither pixels nor latents" if batch.video is None else "pixels, but no autoencoder to encode them"
+            raise ValueError(f"the batch holds {missing}; give `model.autoencoder`, or shards with latents and `data.latents: true`")
+        return self.autoencoder.encode(batch.video, sample=self.training).float()
+
+    def condition(self, batch: MediaBatch, dropped: dict[str, Tensor] | None = None) -> Conditioning:
+        """Merge all conditioners' outputs; `dropped` marks, per conditioner, the samples that see its null version (b,)."""
+        parts = []
+        for name, conditioner in self.conditioners.items():
+            part = conditioner(batch)
+            if dropped is not None:
+                part = part.drop(dropped[name].to(self.device), conditioner.null(batch))
+            parts.append(part)
+        return Conditioning.merge(parts)
+
+    def _draw_dropped(self, batch: MediaBatch) -> dict[str, Tensor] | None:
+        rates = {name: conditioner.dropout for name, conditioner in self.conditioners.items()}
+        if not self.joint_dropout and not any(rates.values()):
+            return None
+        together = torch.rand(len(batch)) < self.joint_dropout
+        return {name: together | (torch.rand(len(batch)) < rate) for name, rate in rates.items()}
+
+    # -- prediction ----------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        captions: Sequence[str],
+        *,
+        keys: Sequence[str] | None = None,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        drop: bool = False,
+    ) -> Float[Tensor, "b 3 t h w"]:
+        """Generate a video in [-1, 1] for every caption.
+
+        Args:
+            captions: prompts, with the prefixes the model was trained with.
+            keys: names that choose the noise together with `seed`; the captions' positions unless given.
+            num_frames: frames; the model's own default unless given.
+            height: rows in pixels, likewise.
+            width: columns in pixels, likewise.
+            drop: condition on nothing instead, the ablation that every figure is quoted beside.
+        """
+        keys = list(keys) if keys is not None else [str(position) for position in range(len(captions))]
+        batch = MediaBatch(captions=list(captions), keys=keys)
+        num_frames = num_frames or self.num_frames
+        return self.decode(self.sample(batch, num_frames, height or self.height, width or self.width, drop=drop), num_frames)
+
+    @torch.no_grad()
+    def sample(self, batch: MediaBatch, num_frames: int, height: int, width: int, *, drop: bool = False) -> Float[Tensor, "b c t h w"]:
+        """Sample latents for the batch's conditions."""
+        shape = self._require_autoencoder().latent_shape(num_frames, height, width)
+        noise = torch.stack([_noise(shape, self.seed, key) for key in batch.keys]).to(self.device)
+        names = list(self.conditioners)
+        everything = frozenset(names)
+        variants = [everything if drop else variant for variant in self.sampler.variants(names)]
+        conditionings = [self._variant(batch, variant) for variant in variants]
+
+        def velocity(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+            return self.path.velocity(x, self.backbone(x, t, conditioning).float(), t)
+
+        with _progress(f"sampling {len(batch)}") as report:
+            return self.sampler.sample(velocity, noise, conditionings, progress=report)
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b 3 t h w"]:
+        """Decode latents to pixels clamped to [-1, 1]."""
+        return self._require_autoencoder().decode(latents, num_frames=num_frames).float().clamp(-1.0, 1.0)
+
+    def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
+        """Generate for a batch of prompts; the sizes come from the prompts' metadata or the model's defaults."""
+        wanted = batch.metadata[0] if batch.metadata else {}
+        num_frames = int(wanted.get("num_frames") or self.num_frames)
+        height, width = int(wanted.get("height") or self.height), int(wanted.get("width") or self.width)
+        latents = self.sample(batch, num_frames, height, width)
+        fps = batch.fps.tolist() if batch.fps is not None else [self.fps] * len(batch)
+        return {
+            "keys": batch.keys,
+            "captions": batch.captions,
+            "latents": latents,
+            "video": self.decode(latents, num_frames),
+            "fps": fps,
+            "metadata": batch.metadata,
+        }
+
+    def _variant(self, batch: MediaBatch, dropped: frozenset[str]) -> Conditioning:
+        return Conditioning.merge(
+            [conditioner.null(batch) if name in dropped else conditioner(batch) for name, conditioner in self.conditioners.items()]
+        )
+
+    def _require_autoencoder(self) -> Autoencoder:
+        if self.autoencoder is None:
+            raise ValueError(
+                "this model has no autoencoder, so it cannot decode; give `model.autoencoder` and `model.autoencoder_checkpoint`"
+            )
+        return self.autoencoder
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the solver's steps, on a terminal only."""
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=title, unit="step", leave=False, disable=None) as bar:
+
+        def report(step: int, num_steps: int) -> None:
+            bar.total = num_steps
+            bar.update(step - bar.n)
+
+        yield report
+
+
+def _share(key: str) -> float:
+    """A number in (0, 1) that is spread evenly over keys."""
+    return (int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "little") + 0.5) / 2**48
+
+
+def _noise(shape: Sequence[int], seed: int, key: str) -> Tensor:
+    # Drawn on the CPU from the sample's own name: the same on one process and on many, on a CPU and on a GPU.
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))

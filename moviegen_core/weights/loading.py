@@ -1,0 +1,94 @@
+"""Copy a state dict into a module, or say in what the two differ."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from moviegen_core.errors import UsageError, nearest
+
+
+def load_into(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str | Path = "the given weights",
+    prefixes: Iterable[str] = (),
+    strict: bool = True,
+) -> None:
+    """Copy weights into a module's parameters and buffers; sharded parameters take their own shard.
+
+    Args:
+        module: where to; its parameters must be materialised.
+        state: tensors by the module's own names.
+        source: where they come from, for the error.
+        prefixes: load only names that begin with one of these; all unless given.
+        strict: refuse missing and unexpected names. A wrong shape is always refused.
+
+    Raises:
+        UsageError: the weights are those of another model.
+    """
+    wanted = tuple(prefixes) or ("",)
+    # `keep_vars` skips detaching; hooks of the module may leave tensors out of its state, and then they are not asked for.
+    own = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if name.startswith(wanted)}
+    given = {name: tensor for name, tensor in state.items() if name.startswith(wanted)}
+    missing = [name for name in own if name not in given]
+    unexpected = [name for name in given if name not in own]
+    reshaped = [name for name in own if name in given and own[name].shape != given[name].shape]
+    if reshaped or not given or (strict and (missing or unexpected)):
+        raise UsageError(*_difference(own, given, missing, unexpected, reshaped, source=source, module=module))
+    with torch.no_grad():
+        for name, target in own.items():
+            if name in given:
+                assert not target.is_meta, f"{name} is on the meta device; materialise the module before loading into it"
+                value = given[name].to(device=target.device, dtype=target.dtype)
+                target.copy_(distribute_tensor(value, target.device_mesh, target.placements) if isinstance(target, DTensor) else value)
+
+
+def _difference(
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    missing: list[str],
+    unexpected: list[str],
+    reshaped: list[str],
+    *,
+    source: str | Path,
+    module: nn.Module,
+) -> tuple[str, str, str]:
+    told = [
+        *([f"{len(missing)} of its {len(own)} tensors are missing ({_some(missing)})"] if missing else []),
+        *([f"{len(unexpected)} are unexpected ({_some(unexpected)})"] if unexpected else []),
+        *([f"{len(reshaped)} have another shape ({_shapes(reshaped, own, given)})"] if reshaped else []),
+    ]
+    return (
+        f"weights from {source} were given for {type(module).__name__}",
+        "; ".join(told) or "they are empty",
+        _advice(missing, unexpected, source),
+    )
+
+
+def _some(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _shapes(names: list[str], own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    lines = [f"{name}: {tuple(given[name].shape)} given, {tuple(own[name].shape)} wanted" for name in names[:3]]
+    return "; ".join(lines) + ("; ..." if len(names) > 3 else "")
+
+
+def _advice(missing: list[str], unexpected: list[str], source: str | Path) -> str:
+    if missing and unexpected:
+        for name in unexpected:
+            # A component inside a whole model's checkpoint, or the other way round.
+            if name.endswith("." + missing[0]):
+                prefix = name.removesuffix(missing[0]).rstrip(".")
+                return f"take the component out first: `moviegen weights export {source} OUTPUT --component {prefix}`"
+            if missing[0].endswith("." + name):
+                prefix = missing[0].removesuffix(name).rstrip(".")
+                return f"put the component in its place first: `moviegen weights import {source} OUTPUT --component {prefix}`"
+        near = nearest(missing[0], unexpected)
+        hint = f"the nearest to '{missing[0]}' is '{near[0]}'; " if near else ""
+        return f"{hint}give the checkpoint of this very model, or compare with `moviegen weights inspect {source}`"
+    return f"give the checkpoint of this very model and size, or compare with `moviegen weights inspect {source}`"

@@ -1,0 +1,69 @@
+"""Every YAML we ship parses, builds on the meta device, and, where it is called debug, trains two CPU steps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from moviegen_core.cli import main
+from moviegen_core.presets import compose, core_preset_directory, find_presets, load
+from moviegen_core.sizes import measure
+
+CONFIGS = core_preset_directory().parent
+NAMES = [preset.name for preset in find_presets() if preset.package == "moviegen"]
+RUNNABLE = [name for name in NAMES if "model" in compose([name])]  # the others are only included
+
+
+def printed(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What `--print_config` prints."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *args, "--print_config"])
+    out, err = capsys.readouterr()
+    assert not stop.value.code, err
+    return out
+
+
+def test_there_are_presets():
+    assert RUNNABLE
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_preset_parses_and_its_printed_config_parses_to_itself(name, capsys, tmp_path):
+    once = printed(["--config", name], capsys)
+    (tmp_path / "printed.yaml").write_text(once)
+    assert printed(["--config", str(tmp_path / "printed.yaml")], capsys) == once
+    assert yaml.safe_load(once)["model"]["class_path"].startswith("moviegen_")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.relative_to(CONFIGS).as_posix())
+def test_file_says_what_it_is_and_composes(path: Path):
+    assert path.read_text().startswith("# "), "the first line is the summary that `moviegen presets list` shows"
+    config = load(path)
+    unknown = set(config) - {"trainer", "model", "data", "sampler", "seed_everything", "ckpt_path"}
+    assert not unknown, f"unknown sections {unknown}"
+
+
+def test_fragments_are_included_somewhere():
+    included = {Path(item).name for path in CONFIGS.rglob("*.yaml") for item in (yaml.safe_load(path.read_text()) or {}).get("include", [])}
+    prediction = {name for name in NAMES if "predict" in Path(name).name}  # the checkpoint they are run with knows its model
+    lonely = [name for name in set(NAMES) - set(RUNNABLE) - prediction if Path(name).name + ".yaml" not in included]
+    assert not lonely, f"{lonely} have no model and nobody includes them"
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_preset_builds_on_the_meta_device(name):
+    sizes = measure(name)
+    assert sizes["total"] > 0
+    assert all(size["total"] or size.get("note") for size in sizes["components"].values()), sizes
+
+
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if "debug" in name])
+def test_debug_preset_trains_two_cpu_steps(name, tmp_path, monkeypatch):
+    steps = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: (steps.append(1), step(self, closure))[1])
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--config", name, "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"])
+    assert len(steps) >= 2
