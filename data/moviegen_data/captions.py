@@ -1,0 +1,98 @@
+"""Captions of a folder of media: a csv, a json, or a text file beside each medium."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moviegen_core.errors import UsageError
+
+_FILES = ("file", "filename", "file_name", "path", "video", "image")
+_CAPTIONS = ("caption", "text", "prompt")
+
+
+@dataclass
+class Captions:
+    """What is said about media.
+
+    Args:
+        records: by the medium's absolute path; each has `caption` and whatever else the file says.
+        absent: names in the caption file that no file answers to.
+        elsewhere: names of files that exist outside the folder.
+    """
+
+    records: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+
+def read_captions(source: str, folder: Path, media: list[Path], *, column: str | None = None) -> Captions:
+    """Read captions for the media of a folder.
+
+    Args:
+        source: `sidecar` for `NAME.txt` beside each medium, or a csv (with a header), json (a mapping from file to caption or record, or a
+            list of records) or jsonl file. File names are relative to the folder, or to the caption file's own folder.
+        folder: the folder of media.
+        media: the media in it.
+        column: the column that holds the caption, where it is not called caption, text or prompt.
+
+    Raises:
+        UsageError: the file is absent, of an unknown kind, or without the columns.
+    """
+    if source == "sidecar":
+        sidecars = {path: path.with_suffix(".txt") for path in media}
+        texts = {path: text.read_text(encoding="utf-8-sig", errors="replace").strip() for path, text in sidecars.items() if text.is_file()}
+        return Captions({path.resolve(): {"caption": text} for path, text in texts.items() if text})
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f"the captions {source!r} were given",
+            "there is no such file",
+            "give a csv, json or jsonl file, or `sidecar` for NAME.txt beside each medium",
+        )
+    captions, inside = Captions(), {medium.resolve() for medium in media}
+    for name, record in _records(path, column):
+        places = [(folder / name).resolve(), (path.parent / name).resolve()]
+        found = next((place for place in places if place in inside), None)
+        if found is not None:
+            if record["caption"]:
+                captions.records[found] = record
+        elif any(place.is_file() for place in places):
+            captions.elsewhere.append(name)
+        else:
+            captions.absent.append(name)
+    return captions
+
+
+def _records(path: Path, column: str | None) -> list[tuple[str, dict[str, Any]]]:
+    text, kind = path.read_text(encoding="utf-8-sig"), path.suffix.lower()
+    if kind not in (".csv", ".json", ".jsonl"):
+        raise UsageError(f"the captions {path} were given", "captions come in csv, json and jsonl files", "write them as one of these")
+    try:
+        if kind == ".csv":
+            rows: Any = list(csv.DictReader(text.splitlines(keepends=True)))
+        elif kind == ".jsonl":
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"the captions {path} were given", f"they are not {kind[1:]}: {error}", "correct the file") from error
+    if isinstance(rows, Mapping):
+        rows = [{"file": name, **(value if isinstance(value, Mapping) else {"caption": value})} for name, value in rows.items()]
+    return [_record(row, path, column) for row in rows]
+
+
+def _record(row: Any, path: Path, column: str | None) -> tuple[str, dict[str, Any]]:
+    names = list(row) if isinstance(row, Mapping) else []
+    file = next((name for name in _FILES if name in names), None)
+    caption = next((name for name in ((column,) if column else _CAPTIONS) if name in names), None)
+    if file is None or caption is None:
+        raise UsageError(
+            f"a record of {path} was read for a file and its {column or 'caption'}",
+            f"its columns are {', '.join(map(str, names)) or type(row).__name__}",
+            f"call them {_FILES[0]} and {_CAPTIONS[0]}, or name the caption's with `caption_column`",
+        )
+    rest = {name: value for name, value in row.items() if name not in (file, caption) and value not in (None, "")}
+    return str(row[file]), {**rest, "caption": str(row[caption] or "").strip()}

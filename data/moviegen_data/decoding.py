@@ -1,0 +1,188 @@
+"""From a sample's bytes to what a batch is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from moviegen_core.prompts import with_camera_motion, with_fps
+from moviegen_data.buckets import Bucket
+from moviegen_data.faults import SampleError
+from moviegen_data.image import EXTENSIONS as IMAGES
+from moviegen_data.image import decode_picture
+from moviegen_data.reader import Sample
+from moviegen_data.tensors import latent_header, read_latent, read_text
+from moviegen_data.video import VideoDecoder
+
+VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
+ClipPosition = Literal["random", "first", "middle"]
+
+
+@dataclass
+class Decoded:
+    """One sample, ready to be joined with others.
+
+    Args:
+        key: the sample's key.
+        caption: its text, prefixes included.
+        metadata: its json, with `start_s` and `sampled_fps` of the clip.
+        fps: frames per second of the clip; None for pictures.
+        latent: cached latent (c, t, h, w), or None where pixels were asked for.
+        text: precomputed text embeddings by the conditioner's name: tokens (l, d), mask (l,).
+        extras: tensors of other capabilities by name.
+    """
+
+    key: str
+    caption: str
+    metadata: dict[str, Any]
+    fps: float | None
+    latent: Float[Tensor, "c t h w"] | None = None
+    text: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class SampleDecoder:
+    """Decodes samples. A capability with further parts (reference faces, source videos) subclasses it and returns them from `extras`.
+
+    Args:
+        latents: read cached latents instead of pixels.
+        text: read precomputed text embeddings.
+        fps_prefix: put the sampling rate before the caption of a video, "FPS-16 a caption" (3.1.4).
+        camera_prefix: put the json's `camera_motion` before the caption (3.2.1, B.2).
+        require_caption: a sample without a caption is a bad sample.
+        clip_position: where in a longer video the clip starts.
+        num_threads: threads of the video codec.
+        encoded: sizes (`frames`, `height`, `width`) of the clips that latents must have been made from, where their json says it.
+    """
+
+    def __init__(
+        self,
+        *,
+        latents: bool = False,
+        text: bool = False,
+        fps_prefix: bool = False,
+        camera_prefix: bool = False,
+        require_caption: bool = False,
+        clip_position: ClipPosition = "random",
+        num_threads: int = 1,
+        encoded: Mapping[str, int] | None = None,
+    ) -> None:
+        self.encoded = dict(encoded or {})
+        self.latents, self.text = latents, text
+        self.fps_prefix, self.camera_prefix, self.require_caption = fps_prefix, camera_prefix, require_caption
+        self.clip_position = clip_position
+        self.num_threads = num_threads
+        self._videos: VideoDecoder | None = None
+
+    def __call__(self, sample: Sample, bucket: Bucket, out: Float[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
+        """Decode one sample; its pixels go into `out`.
+
+        Raises:
+            SampleError: the sample cannot be used.
+        """
+        metadata = dict(sample.metadata)
+        latent = None
+        if self.latents:
+            latent, fps = self._latent(sample, bucket, metadata)
+        else:
+            fps = self._pixels(sample, bucket, out, metadata, seed)
+        return Decoded(
+            key=sample.key,
+            caption=self.caption(sample, metadata, fps),
+            metadata=metadata,
+            fps=fps,
+            latent=latent,
+            text=self._text(sample) if self.text else {},
+            extras=self.extras(sample, metadata),
+        )
+
+    def extras(self, sample: Sample, metadata: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Further tensors of a sample by name; of equal shape in all samples of a batch. None here."""
+        return {}
+
+    def caption(self, sample: Sample, metadata: Mapping[str, Any], fps: float | None) -> str:
+        """The caption with the prefixes that were asked for."""
+        caption = metadata.get("caption")
+        if self.require_caption and not (isinstance(caption, str) and caption.strip()):
+            raise SampleError("no caption")
+        caption = caption if isinstance(caption, str) else ""
+        if self.camera_prefix and metadata.get("camera_motion"):
+            try:
+                caption = with_camera_motion(caption, str(metadata["camera_motion"]))
+            except ValueError as error:
+                raise SampleError("unknown camera motion", str(metadata["camera_motion"])) from error
+        return with_fps(caption, fps) if self.fps_prefix and fps is not None else caption
+
+    def _pixels(self, sample: Sample, bucket: Bucket, out: Tensor, metadata: dict[str, Any], seed: tuple[int, ...]) -> float | None:
+        for extension in VIDEOS:
+            if extension in sample:
+                return self._video(sample[extension], bucket, out, metadata, seed)
+        for extension in IMAGES:
+            if extension in sample:
+                if bucket.num_frames > 1:
+                    raise SampleError("too short", f"a picture, where {bucket.num_frames} frames are wanted")
+                decode_picture(sample[extension], out)
+                return None
+        raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
+
+    def _video(self, data: bytes, bucket: Bucket, out: Tensor, metadata: dict[str, Any], seed: tuple[int, ...]) -> float | None:
+        if self._videos is None:
+            self._videos = VideoDecoder(num_threads=self.num_threads)
+        rate = bucket.rate(_number(metadata.get("duration_s")))
+        if self.clip_position == "random":
+            position = float(np.random.default_rng(seed).random())
+        else:
+            position = 0.5 if self.clip_position == "middle" else 0.0
+        span = self._videos.decode(data, out, fps=rate, position=position)
+        metadata |= {"start_s": span.start_s, "sampled_fps": span.fps}
+        return None if bucket.num_frames == 1 else span.fps
+
+    def _latent(self, sample: Sample, bucket: Bucket, metadata: dict[str, Any]) -> tuple[Tensor, float | None]:
+        if "latent.safetensors" not in sample:
+            raise SampleError("no cached latent", f"it has {', '.join(sample)}")
+        data = sample.buffer("latent.safetensors")
+        latent = read_latent(data)
+        metadata["latent"] = latent_header(data)[2]
+        encoded = metadata.get("encoded") or {}
+        other = {name: encoded[name] for name, size in self.encoded.items() if encoded.get(name, size) != size}
+        if other:
+            raise SampleError(
+                "latent of a clip of another size", ", ".join(f"{name} {value}, not {self.encoded[name]}" for name, value in other.items())
+            )
+        clip = encoded or metadata
+        return latent, None if clip.get("frames") == 1 else _number(clip.get("fps"))
+
+    def _text(self, sample: Sample) -> Mapping[str, tuple[Tensor, Tensor]]:
+        if "text.safetensors" not in sample:
+            raise SampleError("no text embeddings", f"it has {', '.join(sample)}")
+        return read_text(sample["text.safetensors"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_videos": None}
+
+
+def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | None]:
+    """Rows, columns and seconds of a sample as shown: from its json, or from the media where the json does not say."""
+    record = sample.metadata
+    height, width, duration = (_number(record.get(name)) for name in ("height", "width", "duration_s"))
+    if height and width:
+        return int(height), int(width), duration
+    for extension in VIDEOS:
+        if extension in sample:
+            info = videos.probe(sample[extension])
+            return info.height, info.width, info.duration_s
+    for extension in IMAGES:
+        if extension in sample:
+            from moviegen_data.image import open_picture
+
+            picture = open_picture(sample[extension])
+            return picture.height, picture.width, None
+    raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
+
+
+def _number(value: Any) -> float | None:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value) and value > 0
+    return float(value) if usable else None

@@ -1,0 +1,64 @@
+"""Which samples belong to which bucket, told before anything is decoded."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from moviegen_data.buckets import Bucket, assign
+from moviegen_data.decoding import geometry
+from moviegen_data.faults import SampleError, Skip
+from moviegen_data.reader import ShardReader
+from moviegen_data.tensors import latent_header
+from moviegen_data.video import VideoDecoder
+
+_HEADER_BYTES = 4096
+
+
+def group_by_bucket(reader: ShardReader, buckets: Sequence[Bucket]) -> list[np.ndarray]:
+    """Sample numbers of each bucket; sizes come from the samples' json, or from the media where it does not say.
+
+    Samples that fit no bucket are noted in the reader's report.
+    """
+    videos = VideoDecoder()
+    chosen: list[list[int]] = [[] for _ in buckets]
+    for number in range(len(reader)):
+        try:
+            height, width, duration_s = geometry(reader[number], videos)
+        except SampleError as error:
+            reader.report.add(Skip(*reader.name(number), error.cause, error.detail))
+            continue
+        bucket = assign(buckets, height=height, width=width, duration_s=duration_s)
+        if bucket is None:
+            reader.report.add(Skip(*reader.name(number), "no bucket takes it", f"{height}x{width} px, {duration_s} s"))
+        else:
+            chosen[bucket].append(number)
+    return [np.asarray(numbers, dtype=np.int64) for numbers in chosen]
+
+
+def group_by_latent_shape(reader: ShardReader) -> dict[tuple[int, ...], np.ndarray]:
+    """Sample numbers by the shape (c, t, h, w) of their cached latents; shards of one shape are not opened, their index tells."""
+    groups: dict[tuple[int, ...], list[np.ndarray]] = {}
+    first = 0
+    for path, count in zip(reader.paths, reader.counts, strict=True):
+        shapes = reader.index.get(path, {}).get("latent_shapes", [])
+        numbers = np.arange(first, first + count)
+        if len(shapes) == 1:
+            groups.setdefault(tuple(shapes[0]), []).append(numbers)
+        else:
+            for number in numbers:
+                shape = _latent_shape(reader, int(number))
+                if shape is not None:
+                    groups.setdefault(shape, []).append(np.asarray([number]))
+        first += count
+    return {shape: np.concatenate(groups[shape]) for shape in sorted(groups)}
+
+
+def _latent_shape(reader: ShardReader, number: int) -> tuple[int, ...] | None:
+    try:
+        sample = reader[number]
+        if "latent.safetensors" not in sample:
+            raise SampleError("no cached latent", f"it has {', '.join(sample)}")
+        return latent_header(sample.head("latent.safetensors", _HEADER_BYTES))[0]
+    except SampleError as error:
+        reader.report.add(Skip(*reader.name(number), error.cause, error.detail))
+        return None

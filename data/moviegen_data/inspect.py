@@ -1,0 +1,181 @@
+"""`moviegen data inspect`: what shards hold, what in them is bad, and which batches would come of them."""
+
+import json as json_format
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from moviegen_core.errors import UsageError
+from moviegen_data.buckets import Bucket, assign
+from moviegen_data.decoding import VIDEOS, geometry
+from moviegen_data.faults import SampleError, Skip
+from moviegen_data.image import EXTENSIONS as IMAGES
+from moviegen_data.image import open_picture
+from moviegen_data.reader import Sample, ShardReader
+from moviegen_data.sound import EXTENSIONS as SOUNDS
+from moviegen_data.sound import check_sound
+from moviegen_data.tensors import latent_header, read_latent, read_text
+from moviegen_data.video import VideoDecoder
+
+
+def inspect(
+    path: str,
+    *,
+    json: bool = False,
+    num_frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    fps: float | None = None,
+    buckets: list[Bucket] | None = None,
+    batch_size: int = 4,
+    num_ranks: int = 1,
+    decode: bool = False,
+) -> dict[str, Any]:
+    """Tell what shards hold: counts, sizes, durations, resolutions, parts, bad members, and the batches of given buckets.
+
+    Args:
+        path: a shard, a folder of shards, a glob or a brace range.
+        json: print one json document instead of lines for people.
+        num_frames: frames of a clip, to count the batches of this one shape.
+        height: rows in pixels, likewise.
+        width: columns in pixels, likewise.
+        fps: frames per second of a clip, likewise; the file's own rate unless given.
+        buckets: shapes of batches to count, in place of the four above.
+        batch_size: samples in a batch on each rank.
+        num_ranks: ranks that share the samples.
+        decode: decode every video to its end; otherwise only its first frame.
+
+    Raises:
+        UsageError: a shard is missing or there is no sample at all, or a size is given without the others.
+    """
+    sizes = (num_frames, height, width)
+    if any(size is not None for size in sizes) and (None in sizes or buckets):
+        raise UsageError(f"num_frames, height, width = {sizes} were given", "the three come together, without buckets", "give all of them")
+    shapes = buckets or ([] if num_frames is None else [Bucket(num_frames=num_frames, height=height, width=width, fps=fps)])
+    reader = ShardReader(path)
+    found = _Findings(shapes, decode)
+    for number in tqdm(range(len(reader)), desc="inspecting", unit="sample", disable=True if json else None):
+        try:
+            found.look(reader[number])
+        except SampleError as error:
+            reader.report.add(Skip(*reader.name(number), error.cause, error.detail))
+    answer = {
+        "path": str(path),
+        "schema": 1,
+        "num_shards": len(reader.paths),
+        "num_samples": len(reader),
+        "num_bytes": sum(shard.stat().st_size for shard in reader.paths),
+        **found.as_dict(),
+        "bad": [vars(skip) for skip in reader.report.skips.values()],
+        "batches": found.batches(batch_size * num_ranks),
+    }
+    print(json_format.dumps(answer) if json else _lines(answer))
+    return answer
+
+
+class _Findings:
+    """What the samples have in common and what not."""
+
+    def __init__(self, buckets: Sequence[Bucket], decode: bool) -> None:
+        self.buckets, self.decode = buckets, decode
+        self.videos = VideoDecoder()
+        self.parts: Counter[str] = Counter()
+        self.resolutions: Counter[str] = Counter()
+        self.rates: Counter[str] = Counter()
+        self.latents: Counter[str] = Counter()
+        self.texts: Counter[str] = Counter()
+        self.filled: Counter[int | None] = Counter()
+        self.durations: list[float] = []
+        self.num_captions = 0
+
+    def look(self, sample: Sample) -> None:
+        """Count one sample; one that cannot be used raises."""
+        self.parts.update(list(sample))
+        record = sample.metadata
+        self.num_captions += bool(record.get("caption"))
+        if "latent.safetensors" in sample:
+            data = sample.buffer("latent.safetensors")
+            read_latent(data)
+            self.latents["x".join(map(str, latent_header(data)[0]))] += 1
+        if "text.safetensors" in sample:
+            self.texts.update(list(read_text(sample["text.safetensors"])))
+        for extension in sample:
+            self._decode(sample, extension)
+        if any(extension in sample for extension in (*VIDEOS, *IMAGES)):
+            self._size(sample)
+        elif not any(extension in sample for extension in (*SOUNDS, "latent.safetensors", "text.safetensors")):
+            raise SampleError("no video or picture", f"it has {', '.join(sample)}")
+
+    def _size(self, sample: Sample) -> None:
+        height, width, duration_s = geometry(sample, self.videos)
+        self.resolutions[f"{width}x{height}"] += 1
+        rate = sample.metadata.get("fps")
+        if isinstance(rate, (int, float)):
+            self.rates[f"{rate:g}"] += 1
+        if duration_s is not None:
+            self.durations.append(duration_s)
+        if self.buckets:
+            number = assign(self.buckets, height=height, width=width, duration_s=duration_s)
+            too_short = number is not None and self.buckets[number].num_frames > 1 and not any(extension in sample for extension in VIDEOS)
+            self.filled[None if too_short else number] += 1
+
+    def _decode(self, sample: Sample, extension: str) -> None:
+        if extension in VIDEOS:
+            self.videos.count(sample[extension]) if self.decode else self.videos.probe(sample[extension])
+        elif extension in IMAGES:
+            open_picture(sample[extension])
+        elif extension in SOUNDS:
+            check_sound(sample[extension])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        durations = sorted(self.durations)
+        spread = {"min": durations[0], "median": median(durations), "max": durations[-1], "total": sum(durations)} if durations else {}
+        return {
+            "parts": dict(self.parts.most_common()),
+            "num_with_caption": self.num_captions,
+            "duration_s": spread,
+            "resolutions": dict(self.resolutions.most_common()),
+            "fps": dict(self.rates.most_common()),
+            "latent_shapes": dict(self.latents.most_common()),
+            "text_embeddings": dict(self.texts.most_common()),
+        }
+
+    def batches(self, samples_per_step: int) -> list[dict[str, Any]]:
+        """For each bucket the samples it takes, and the batches a training epoch makes of them."""
+        rows = []
+        for number, bucket in enumerate(self.buckets):
+            count = self.filled[number]
+            rows.append({"bucket": str(bucket), "num_samples": count, "num_batches": max(1, count // samples_per_step) if count else 0})
+        if self.buckets and self.filled[None]:
+            rows.append({"bucket": "none", "num_samples": self.filled[None], "num_batches": 0})
+        return rows
+
+
+def _lines(answer: dict[str, Any]) -> str:
+    spread = answer["duration_s"]
+    lines = [
+        f"{answer['path']}: {answer['num_samples']} samples in {answer['num_shards']} shards, {answer['num_bytes'] / 1e6:.1f} MB",
+        f"  parts         {_counts(answer['parts'])}",
+        f"  with caption  {answer['num_with_caption']}",
+    ]
+    if spread:
+        lines.append(
+            f"  seconds       {spread['min']:.2f} to {spread['max']:.2f}, median {spread['median']:.2f}, together {spread['total']:.1f}"
+        )
+    for title, name in (("pixels", "resolutions"), ("fps", "fps"), ("latents", "latent_shapes"), ("texts", "text_embeddings")):
+        if answer[name]:
+            lines.append(f"  {title:<13} {_counts(answer[name])}")
+    for row in answer["batches"]:
+        lines.append(f"  bucket {row['bucket']}: {row['num_samples']} samples, {row['num_batches']} batches")
+    for bad in answer["bad"]:
+        lines.append(f"  BAD {bad['key']} of {bad['place']}: {bad['cause']}" + (f" ({bad['detail']})" if bad["detail"] else ""))
+    return "\n".join(lines)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    shown = [f"{name} x {count}" for name, count in list(counts.items())[:8]]
+    return ", ".join(shown) + (f" and {len(counts) - 8} more" if len(counts) > 8 else "")

@@ -1,0 +1,42 @@
+"""Memory for batches of pixels, used again as soon as nobody refers to it."""
+
+import math
+import sys
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MAX_BLOCKS = 4
+_MAX_BYTES = 1 << 30
+
+
+class RecycledMemory:
+    """Hands out tensors whose memory returns here when the last reference to it is gone.
+
+    The pages of a fresh batch cost as much as decoding it; a loader's batches have one shape and die young.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+
+    def empty(self, *shape: int) -> Tensor:
+        """A float tensor of any content."""
+        size = math.prod(shape)
+        if size * 4 * _MAX_BLOCKS > _MAX_BYTES:
+            return torch.empty(shape)
+        for number in range(len(self._blocks)):
+            if self._blocks[number].size == size and self._is_free(number):
+                self._blocks.append(self._blocks.pop(number))
+                return torch.from_numpy(self._blocks[-1].reshape(shape))
+        if len(self._blocks) >= _MAX_BLOCKS:
+            self._blocks.pop(0)
+        self._blocks.append(np.empty(size, dtype=np.float32))
+        return torch.from_numpy(self._blocks[-1].reshape(shape))
+
+    def _is_free(self, number: int) -> bool:
+        # The list and the call itself refer to the block; a living tensor does through its view.
+        return sys.getrefcount(self._blocks[number]) == 2
+
+    def __getstate__(self) -> dict:
+        return {"_blocks": []}

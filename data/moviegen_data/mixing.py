@@ -1,0 +1,73 @@
+"""Mixing: several weighted sources in one stream, and images among videos (paper 3.2.2: 1 : 10; 3.1.1: 1 batch in 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from moviegen_core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Some of the shards, with a weight among the others.
+
+    Args:
+        urls: folder, glob, brace range or path of shards, or a list of them.
+        weight: share of the samples, relative to the other sources' weights; above 0.
+    """
+
+    urls: str | list[str]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise UsageError(
+                f"the weight {self.weight} was given for {self.urls}", "weights are above 0", "give a weight, or leave the source out"
+            )
+
+
+@dataclass(frozen=True)
+class ImageMix:
+    """Images among the videos; a batch holds the one or the other.
+
+    Args:
+        urls: shards of pictures, or of videos of which single frames are taken.
+        images: how many images ...
+        videos: ... come to how many videos; 1 and 10 in joint training, 1 and 3 (by batch) for the autoencoder.
+        by: whether the two numbers count samples or batches.
+        batch_size: images in a batch; the data module's own where None.
+    """
+
+    urls: str | list[str] | list[Source]
+    images: int = 1
+    videos: int = 10
+    by: Literal["sample", "batch"] = "sample"
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.videos < 1 or (self.batch_size or 1) < 1:
+            raise UsageError(f"{self} was given", "images, videos and batch_size are at least 1", "leave `images` out for no images")
+
+    def batch_share(self, image_batch_size: int, video_batch_size: float) -> Fraction:
+        """Share of the batches that hold images."""
+        images, videos = Fraction(self.images), Fraction(self.videos)
+        if self.by == "sample":
+            images, videos = images / image_batch_size, videos / Fraction(video_batch_size).limit_denominator(1000)
+        return images / (images + videos)
+
+
+def apportion(total: int, weights: Sequence[float]) -> np.ndarray:
+    """Divide a total by weights into whole numbers that add up to it (largest remainders)."""
+    shares = np.asarray(weights, dtype=np.float64) / np.sum(weights) * total
+    counts = np.floor(shares + 1e-9).astype(np.int64)
+    order = np.argsort(-(shares - counts), kind="stable")
+    counts[order[: total - counts.sum()]] += 1
+    return counts
+
+
+def num_images_before(number: int, share: Fraction) -> int:
+    """How many of the first `number` batches hold images, spread evenly."""
+    return int(number * share)

@@ -1,0 +1,204 @@
+"""`moviegen data pack`: a folder of media and their captions become shards."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from moviegen_core.errors import UsageError
+from moviegen_core.files import write_bytes
+from moviegen_data.captions import read_captions
+from moviegen_data.decoding import VIDEOS
+from moviegen_data.faults import SampleError, Skip, SkipReport, logger
+from moviegen_data.image import EXTENSIONS as IMAGES
+from moviegen_data.image import open_picture
+from moviegen_data.shards import ShardWriter, shard_index_path
+from moviegen_data.sound import EXTENSIONS as SOUNDS
+from moviegen_data.sound import check_sound
+from moviegen_data.video import VideoDecoder
+
+# What a caption file may say about a medium; facts about the file itself are measured, never believed.
+_MEASURED = ("schema", "key", "frames", "height", "width", "duration_s", "fps", "audio_hz", "num_channels", "has_audio", "source")
+
+
+@dataclass
+class PackReport:
+    """What became of a folder.
+
+    Args:
+        folder: the folder of media.
+        output: the folder of shards.
+        num_samples: media packed.
+        num_shards: shards written.
+        num_bytes: their size.
+        num_without_caption: media packed with an empty caption.
+        absent: names in the caption file that no file answers to.
+        num_elsewhere: names in the caption file of files outside the folder.
+        skipped: what was left out, and why.
+    """
+
+    folder: str
+    output: str
+    num_samples: int = 0
+    num_shards: int = 0
+    num_bytes: int = 0
+    num_without_caption: int = 0
+    absent: list[str] = field(default_factory=list)
+    num_elsewhere: int = 0
+    skipped: SkipReport = field(default_factory=SkipReport)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a json file."""
+        return {**asdict(self), "skipped": self.skipped.as_dict()}
+
+    def __str__(self) -> str:
+        lines = [f"{self.output}: {self.num_samples} samples in {self.num_shards} shards, {self.num_bytes / 1e6:.1f} MB"]
+        if self.num_without_caption:
+            lines.append(f"{self.num_without_caption} samples have an empty caption; give `captions` to change that")
+        if self.absent:
+            lines.append(f"{len(self.absent)} captions name media that are not there: {', '.join(self.absent[:5])}")
+        if self.num_elsewhere:
+            lines.append(f"{self.num_elsewhere} captions speak of files outside the folder")
+        return "\n".join([*lines, *filter(None, [self.skipped.summary()])])
+
+
+def pack(
+    folder: str,
+    output: str,
+    *,
+    captions: str | None = None,
+    caption_column: str | None = None,
+    prefix: str = "shard",
+    max_samples: int = 1000,
+    max_megabytes: int = 1000,
+    overwrite: bool = False,
+    verify: bool = True,
+) -> PackReport:
+    """Pack a folder of media into shards; what cannot be used is left out, counted and named.
+
+    Args:
+        folder: videos (mp4, webm, mkv, mov, avi, m4v), pictures (png, jpg, webp) and sounds (wav, flac), in any depth.
+        output: folder of the shards; made when absent. It also gets `pack-report.json`.
+        captions: csv, json or jsonl file of captions, or `sidecar` for NAME.txt beside each medium. Media that it says nothing about are
+            left out; without captions all media are packed with empty ones.
+        caption_column: the column that holds the caption, where it is not called caption, text or prompt.
+        prefix: first part of the shards' names.
+        max_samples: samples in a shard at most.
+        max_megabytes: megabytes in a shard at most.
+        overwrite: replace shards of an earlier run.
+        verify: decode every video to its end; otherwise only its first frame.
+
+    Raises:
+        UsageError: the folder is absent or holds no usable medium, or the caption file cannot be read.
+        FileExistsError: there are shards already.
+        OSError: the disk is full.
+    """
+    root, target = Path(folder).expanduser(), Path(output).expanduser()
+    if not root.is_dir():
+        exists = "it is a file" if root.is_file() else f"{root.parent} has no such folder"
+        raise UsageError(f"the folder {folder} was given", exists, "give a folder of videos, pictures or sounds")
+    report = PackReport(folder=str(folder), output=str(output))
+    media = list(_media(root, report, sidecar=captions == "sidecar", caption_file=captions))
+    if not media:
+        raise UsageError(
+            f"the folder {folder} was given", f"it holds no media ({_kinds()})", f"put some in; {len(report.skipped)} other files were seen"
+        )
+    records = _records(captions, caption_column, root, media, report)
+    with ShardWriter(target, prefix=prefix, max_samples=max_samples, max_bytes=max_megabytes * 1_000_000, overwrite=overwrite) as writer:
+        for key, path in tqdm(_keyed(media, root), desc="packing", unit="file", disable=None):
+            try:
+                sample = _sample(path, root, records, verify)
+            except SampleError as error:
+                report.skipped.add(Skip(str(root), str(path.relative_to(root)), error.cause, error.detail))
+                continue
+            report.num_without_caption += not sample["json"]["caption"]
+            writer.write(key, sample)
+        if not writer.num_samples:
+            raise UsageError(
+                f"the folder {folder} was given", report.skipped.summary(), "no shard was written; correct the media or their captions"
+            )
+    report.num_samples, report.num_bytes = writer.num_samples, writer.num_bytes
+    report.num_shards = len(json.loads(shard_index_path(target, prefix).read_text(encoding="utf-8"))["shards"])
+    write_bytes(target / "pack-report.json", json.dumps(report.as_dict(), indent=1).encode())
+    print(report)
+    return report
+
+
+def _media(root: Path, report: PackReport, *, sidecar: bool, caption_file: str | None) -> Iterator[Path]:
+    companions = {".txt"} if sidecar else set()
+    for path in sorted(root.rglob("*")):
+        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        if not path.resolve().is_relative_to(root.resolve()):
+            report.skipped.add(Skip(str(root), str(path.relative_to(root)), "a link that leaves the folder"))
+        elif path.suffix.lower()[1:] in (*VIDEOS, *IMAGES, *SOUNDS):
+            yield path
+        elif path.suffix.lower() not in companions and not (caption_file and path.resolve() == Path(caption_file).expanduser().resolve()):
+            report.skipped.add(Skip(str(root), str(path.relative_to(root)), "not a kind of media that shards hold"))
+
+
+def _records(
+    captions: str | None, column: str | None, root: Path, media: list[Path], report: PackReport
+) -> Mapping[Path, dict[str, Any]] | None:
+    if captions is None:
+        if column is not None:
+            raise UsageError(f"caption_column={column} was given", "there is no caption file", "give `captions` too")
+        return None
+    found = read_captions(captions, root, media, column=column)
+    report.absent, report.num_elsewhere = found.absent, len(found.elsewhere)
+    if found.absent:
+        logger.warning("%d captions of %s name media that are not there: %s", len(found.absent), captions, ", ".join(found.absent[:5]))
+    return found.records
+
+
+def _keyed(media: list[Path], root: Path) -> list[tuple[str, Path]]:
+    keys: dict[str, Path] = {}
+    for path in media:
+        base = re.sub(r"[^A-Za-z0-9_/-]+", "_", path.relative_to(root).with_suffix("").as_posix())[-80:].strip("_/") or "sample"
+        key, number = base, 1
+        while key in keys:
+            number += 1
+            key = f"{base}_{number}"
+        keys[key] = path
+    return list(keys.items())
+
+
+def _sample(path: Path, root: Path, records: Mapping[Path, dict[str, Any]] | None, verify: bool) -> dict[str, Any]:
+    said = {"caption": ""} if records is None else records.get(path.resolve())
+    if said is None:
+        raise SampleError("no caption")
+    extension, data = path.suffix.lower()[1:], path.read_bytes()
+    facts = _measure(extension, data, verify)
+    said = {name: value for name, value in said.items() if name not in _MEASURED}
+    extension = {"jpeg": "jpg"}.get(extension, extension)
+    return {"json": {**said, **facts, "source": path.relative_to(root).as_posix()}, extension: data}
+
+
+def _measure(extension: str, data: bytes, verify: bool) -> dict[str, Any]:
+    if not data:
+        raise SampleError("cannot be opened", "the file is empty")
+    if extension in SOUNDS:
+        return check_sound(data)
+    if extension in IMAGES:
+        picture = open_picture(data)
+        return {"frames": 1, "height": picture.height, "width": picture.width}
+    videos = VideoDecoder()
+    info = videos.probe(data)
+    frames, duration_s = videos.count(data) if verify else (info.num_frames, info.duration_s)
+    facts = {
+        "frames": frames,
+        "fps": round(frames / duration_s, 4) if frames and frames > 1 and duration_s else round(info.fps, 4),
+        "duration_s": None if duration_s is None else round(duration_s, 4),
+        "height": info.height,
+        "width": info.width,
+        "has_audio": info.num_audio_streams > 0,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _kinds() -> str:
+    return ", ".join((*VIDEOS, *IMAGES, *SOUNDS))

@@ -1,0 +1,103 @@
+"""Tensors inside samples: cached latents and text embeddings as safetensors bytes, and how to make them."""
+
+import struct
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from moviegen_core.batch import TextEmbedding
+from moviegen_data.faults import SampleError
+from moviegen_data.shards import safetensors_header
+
+_EXPONENTS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def latent_bytes(latent: Float[Tensor, "c t h w"], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Pack one normalised latent for `KEY.latent.safetensors`.
+
+    Args:
+        latent: the latent, in the precision it is to be kept in.
+        metadata: texts that say where it comes from: `encoder` (a checksum of the weights), `latent_mean`, `latent_std`.
+    """
+    if latent.ndim != 4:
+        raise ValueError(f"a tensor of shape {tuple(latent.shape)} was given; a latent is (c, t, h, w); pass one sample of the batch")
+    return save({"latent": latent.detach().contiguous().cpu()}, metadata=dict(metadata or {}))
+
+
+def latent_header(head: bytes | bytearray) -> tuple[tuple[int, ...], torch.dtype, dict[str, str], int]:
+    """Shape, precision, metadata and the first data byte of a packed latent, from its first bytes.
+
+    Raises:
+        SampleError: the bytes are not safetensors, or hold no tensor `latent`.
+    """
+    try:
+        header, begin = safetensors_header(head)
+        entry = header["latent"]
+        shape, dtype = tuple(entry["shape"]), _DTYPES[entry["dtype"]]
+        return shape, dtype, header.get("__metadata__") or {}, begin + entry["data_offsets"][0]
+    except (struct.error, ValueError, KeyError, TypeError, IndexError) as error:
+        raise SampleError("the latent cannot be read", f"{type(error).__name__}: {error}") from error
+
+
+def read_latent(data: bytes | bytearray) -> Float[Tensor, "c t h w"]:
+    """Unpack a latent, in the precision it was kept in, without a copy of its values.
+
+    Raises:
+        SampleError: it cannot be read, has another rank than four, or holds NaN or infinite values.
+    """
+    shape, dtype, _, first = latent_header(data)
+    count = 1
+    for size in shape:
+        count *= size
+    if len(shape) != 4 or not count or first + count * dtype.itemsize > len(data):
+        raise SampleError("the latent cannot be read", f"shape {shape} in {len(data)} bytes; a latent is (c, t, h, w)")
+    if first % dtype.itemsize:
+        data, first = data[first:], 0
+    # torch warns of read-only buffers; bytes are copied once, a bytearray is viewed.
+    buffer = data if isinstance(data, bytearray) else bytearray(data)
+    latent = torch.frombuffer(buffer, dtype=dtype, count=count, offset=first)
+    if not _all_finite(latent):
+        raise SampleError("the latent holds NaN or infinite values", f"shape {shape}")
+    return latent.view(shape)
+
+
+def _all_finite(values: Tensor) -> bool:
+    # A number is NaN or infinite where all bits of its exponent are set; several times faster than torch.isfinite on halves.
+    exponent = _EXPONENTS.get(values.dtype)
+    if exponent is None:
+        return bool(values.isfinite().all())
+    integers = torch.int16 if values.itemsize == 2 else torch.int32
+    return int((values.view(integers).numpy() & exponent).max()) != exponent
+
+
+def text_bytes(embeddings: Mapping[str, TextEmbedding | tuple[Tensor, Tensor]]) -> bytes:
+    """Pack one sample's text embeddings for `KEY.text.safetensors`, by the conditioner's name: tokens (l, d) and mask (l,)."""
+    tensors = {}
+    for name, embedding in embeddings.items():
+        tokens, mask = (embedding.tokens, embedding.mask) if isinstance(embedding, TextEmbedding) else embedding
+        if tokens.ndim != 2 or mask.shape != tokens.shape[:1]:
+            raise ValueError(
+                f"tokens of shape {tuple(tokens.shape)} with a mask of {tuple(mask.shape)} were given for {name!r}; "
+                "one sample's tokens are (l, d) and its mask (l,); pass one sample of the batch"
+            )
+        tensors[f"{name}.tokens"], tensors[f"{name}.mask"] = tokens.detach().contiguous().cpu(), mask.detach().bool().contiguous().cpu()
+    return save(tensors)
+
+
+def read_text(data: bytes) -> dict[str, tuple[Float[Tensor, "l d"], Bool[Tensor, " l"]]]:
+    """Unpack text embeddings by the conditioner's name.
+
+    Raises:
+        SampleError: they cannot be read.
+    """
+    try:
+        tensors = load(data)
+        names = {name.removesuffix(".tokens") for name in tensors if name.endswith(".tokens")}
+        return {name: (tensors[f"{name}.tokens"], tensors[f"{name}.mask"].bool()) for name in sorted(names)}
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise SampleError("the text embeddings cannot be read", f"{type(error).__name__}: {error}") from error

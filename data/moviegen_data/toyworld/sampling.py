@@ -1,0 +1,70 @@
+"""Drawing scenes at random, the same on every machine for the same seed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from moviegen_core.errors import UsageError
+from moviegen_data.toyworld.scene import GROUNDS, PLAIN_GROUNDS, SIZES, WORDS, GroundSpec, ObjectSpec, SceneSpec, Split, combinations
+from moviegen_data.toyworld.tracks import keep_apart
+
+
+def sample_scene(
+    seed: int,
+    *,
+    num_objects: int = 1,
+    grounds: Sequence[str] = PLAIN_GROUNDS,
+    split: Split = "all",
+    text_probability: float = 0.0,
+    combination: tuple[str, str, str] | None = None,
+) -> SceneSpec:
+    """Draw a scene; the same arguments give the same scene on every machine.
+
+    Args:
+        seed: any non-negative integer.
+        num_objects: one or two; two objects differ in colour and do not touch.
+        grounds: the kinds of ground to draw from.
+        split: every object's combination is of this split.
+        text_probability: how often a word is written into the picture.
+        combination: shape, colour and motion of the first object; None draws them.
+    """
+    if num_objects not in (1, 2):
+        raise UsageError(f"num_objects={num_objects} was given", "the toy world has scenes of 1 or 2 objects", "choose one of these")
+    if not grounds:
+        raise UsageError("no grounds were given", f"there are {', '.join(GROUNDS)}", "name at least one")
+    rng = np.random.default_rng(seed)
+    first = _pick(rng, combinations(split)) if combination is None else combination
+    chosen = [first]
+    if num_objects == 2:
+        chosen.append(_pick(rng, [c for c in combinations(split) if c[1] != first[1]]))
+    objects = _place(rng, chosen)
+    ground = _sample_ground(rng, _pick(rng, grounds))
+    text = _pick(rng, WORDS) if rng.random() < text_probability else None
+    return SceneSpec(objects, ground, seed=int(seed), text=text, moment=float(rng.random()))
+
+
+def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]]) -> tuple[ObjectSpec, ...]:
+    """Sizes and positions; two objects are drawn again until they keep apart, small ones with shorter ways when that is hard."""
+    for attempt in range(2000):
+        crowded = attempt >= 40
+        least_reach = 0.75 if len(chosen) == 1 else (0.5 if crowded else 0.65)
+        objects = []
+        for shape, colour, motion in chosen:
+            size = _pick(rng, tuple(SIZES)) if not crowded else "small"
+            radius, x, y, reach = rng.uniform(*SIZES[size]), rng.random(), rng.random(), rng.uniform(least_reach, 1.0)
+            objects.append(ObjectSpec(shape, colour, size, motion, float(radius), float(x), float(y), float(reach)))
+        if len(objects) == 1 or keep_apart(*objects):
+            return tuple(objects)
+    raise AssertionError(f"no room for {chosen}")
+
+
+def _sample_ground(rng: np.random.Generator, kind: str) -> GroundSpec:
+    low, high = {"black": (0, 28), "grey": (100, 145), "white": (222, 250)}.get(kind, (30, 90))
+    dark = int(rng.integers(low, high + 1))
+    tint = tuple(int(v) for v in rng.integers(-7, 8, size=3))
+    return GroundSpec(kind, dark, int(rng.integers(150, 226)), tint, float(rng.uniform(0.18, 0.34)), int(rng.integers(0, 3)))
+
+
+def _pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    return options[int(rng.integers(len(options)))]

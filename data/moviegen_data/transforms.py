@@ -1,0 +1,49 @@
+"""Where pixels go: cover a bucket, crop the middle, bytes to floats. Pixels are float in [-1, 1], (3, t, h, w)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+_MINUS_ONE = torch.tensor([-1.0])
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a picture covers a smaller window.
+
+    Args:
+        scaled_height: rows after scaling.
+        scaled_width: columns after scaling.
+        top: first row of the window.
+        left: first column of the window.
+        height: rows of the window.
+        width: columns of the window.
+    """
+
+    scaled_height: int
+    scaled_width: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def cover(height: int, width: int, wanted_height: int, wanted_width: int) -> Placement:
+    """Scale by one factor until the wanted window is covered, then take its middle."""
+    factor = max(wanted_height / height, wanted_width / width)
+    scaled_height = max(wanted_height, round(height * factor))
+    scaled_width = max(wanted_width, round(width * factor))
+    return Placement(
+        scaled_height, scaled_width, (scaled_height - wanted_height) // 2, (scaled_width - wanted_width) // 2, wanted_height, wanted_width
+    )
+
+
+def write_pixels(planes: Sequence[UInt8[Tensor, "h w"]], out: Float[Tensor, "3 h w"], quarter_turns: int = 0) -> None:
+    """Write red, green and blue bytes as floats in [-1, 1], turned counter-clockwise by quarter turns."""
+    for channel, plane in enumerate(planes):
+        plane = torch.rot90(plane, quarter_turns) if quarter_turns else plane
+        # Converting first and scaling in place is the fastest of torch's ways; both passes stay in the cache.
+        torch.add(_MINUS_ONE, out[channel].copy_(plane), alpha=2.0 / 255.0, out=out[channel])

@@ -1,0 +1,125 @@
+"""Shards are whole or not there, and other WebDataset readers read them."""
+
+import errno
+import gc
+import json
+import tarfile
+
+import pytest
+import torch
+import webdataset
+
+from moviegen_data.reader import scan_shard
+from moviegen_data.shards import ShardWriter, shard_index_path
+from moviegen_data.tensors import latent_bytes
+
+
+def _write(folder, count, **settings):
+    with ShardWriter(folder, **settings) as writer:
+        for number in range(count):
+            writer.write(f"k{number:03d}", {"json": {"caption": f"text {number}"}, "mp4": bytes([number]) * 700})
+    return writer
+
+
+def test_limits_and_index(tmp_path):
+    _write(tmp_path, 7, max_samples=3)
+    index = json.loads(shard_index_path(tmp_path).read_text())
+    assert [shard["num_samples"] for shard in index["shards"]] == [3, 3, 1]
+    assert index["num_samples"] == 7 and index["parts"] == {"json": 7, "mp4": 7}
+    assert [(tmp_path / shard["file"]).stat().st_size for shard in index["shards"]] == [shard["num_bytes"] for shard in index["shards"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"shard-{n:06d}.tar" for n in range(3)), "shard.index.json"]
+
+
+def test_max_bytes_starts_a_new_shard(tmp_path):
+    _write(tmp_path, 6, max_bytes=6000)
+    contents = [scan_shard(path) for path in sorted(tmp_path.glob("*.tar"))]
+    assert [len(shard.keys) for shard in contents] == [2, 2, 2]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves closing to the garbage collector
+def test_webdataset_reads_what_we_write(tmp_path):
+    _write(tmp_path, 5, max_samples=2)
+    urls = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False).decode())
+    assert [sample["__key__"] for sample in samples] == [f"k{number:03d}" for number in range(5)]
+    assert samples[3]["json"] == {"schema": 1, "key": "k003", "caption": "text 3"}
+    assert samples[3]["mp4"] == bytes([3]) * 700
+    gc.collect()
+
+
+def test_equal_samples_give_equal_bytes(tmp_path):
+    _write(tmp_path / "a", 3), _write(tmp_path / "b", 3)
+    assert (tmp_path / "a/shard-000000.tar").read_bytes() == (tmp_path / "b/shard-000000.tar").read_bytes()
+
+
+def test_an_exception_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="stop"), ShardWriter(tmp_path / "s", max_samples=1) as writer:
+        writer.write("a", {"json": {}})
+        writer.write("b", {"json": {}})
+        assert not list((tmp_path / "s").glob("*.tar"))
+        raise RuntimeError("stop")
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_full_disk_is_told_and_leaves_no_half_shard(tmp_path, monkeypatch):
+    _write(tmp_path / "old", 2)
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*args, **kwargs):
+        raise full
+
+    with pytest.raises(OSError, match="the disk is full") as caught, ShardWriter(tmp_path / "new", max_samples=2) as writer:
+        writer.write("a", {"json": {}})
+        monkeypatch.setattr(tarfile.TarFile, "addfile", refuse)
+        writer.write("b", {"json": {}})
+    assert caught.value.errno == errno.ENOSPC
+    assert "free space or choose a folder on another disk" in str(caught.value) and str(tmp_path / "new") in str(caught.value)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_full_disk_at_the_end(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="nothing half-written was left"), ShardWriter(tmp_path / "new") as writer:
+        writer.write("a", {"json": {}})
+        monkeypatch.setattr("moviegen_data.shards.os.fsync", refuse)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_second_run_refuses_or_overwrites(tmp_path):
+    _write(tmp_path, 5, max_samples=1)
+    with pytest.raises(FileExistsError, match=r"already holds 5 .* overwrite=True"):
+        ShardWriter(tmp_path)
+    _write(tmp_path, 5, prefix="other")
+    _write(tmp_path, 2, max_samples=1, overwrite=True)
+    assert sorted(path.name for path in tmp_path.glob("shard-*")) == ["shard-000000.tar", "shard-000001.tar"]
+    assert (tmp_path / "other-000000.tar").is_file()
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
+    (tmp_path / ".shard.partial").mkdir()
+    (tmp_path / ".shard.partial/shard-000000.tar").write_bytes(b"half")
+    _write(tmp_path, 2)
+    assert not (tmp_path / ".shard.partial").exists()
+
+
+@pytest.mark.parametrize("key", ["", "a.b", "../a", "/a", "a//b", "a/..", "x" * 91])
+def test_keys_that_cannot_be(tmp_path, key):
+    with pytest.raises(ValueError, match="was given; a key is .*; try"), ShardWriter(tmp_path) as writer:
+        writer.write(key, {"json": {}})
+
+
+def test_keys_are_unique(tmp_path):
+    with pytest.raises(ValueError, match="'a' was given twice"), ShardWriter(tmp_path) as writer:
+        writer.write("a", {"json": {}})
+        writer.write("a", {"json": {}})
+
+
+def test_the_index_tells_latent_shapes(tmp_path):
+    with ShardWriter(tmp_path, max_samples=2) as writer:
+        for number, frames in enumerate((2, 2, 1)):
+            latent = torch.zeros(4, frames, 3, 3, dtype=torch.float16)
+            writer.write(f"k{number}", {"json": {}, "latent.safetensors": latent_bytes(latent)})
+    shards = json.loads(shard_index_path(tmp_path).read_text())["shards"]
+    assert [shard["latent_shapes"] for shard in shards] == [[[4, 2, 3, 3]], [[4, 1, 3, 3]]]
