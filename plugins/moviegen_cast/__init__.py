@@ -1,0 +1,12 @@
+"""The cast: the capabilities joined into one run (plugin hooks). Importing this does not import torch."""
+
+from collections.abc import Iterator
+
+from moviegen_core import Command, hookimpl
+
+
+@hookimpl
+def moviegen_commands() -> Iterator[Command]:
+    """One command from nothing to a film, and one from a prompt to a film."""
+    yield Command("", "quickstart", "moviegen_cast.quickstart:quickstart", "toy world -> trained models -> film and report, resumable")
+    yield Command("", "generate", "moviegen_cast.generate:generate", "one prompt to one film, with a trained model")

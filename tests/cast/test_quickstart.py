@@ -1,0 +1,100 @@
+"""The whole road on a world too small to learn from: every stage runs, nothing is done twice, the outputs keep their form."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moviegen_cast.report import read_scalars
+from moviegen_cast.stages import Stage, StagedRun
+from moviegen_core.cli import main
+from moviegen_core.media.video import read_video
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished trial run."""
+    folder = tmp_path_factory.mktemp("trial") / "quickstart"
+    main(["quickstart", f"--folder={folder}", "--num_clips=8", "--num_pairs=2", "--max_steps=2"])
+    return folder
+
+
+def test_report_has_the_promised_fields(run):
+    report = json.loads((run / "report.json").read_text())
+    for name in ("oracle", "chance", "ablation", "two_objects", "reconstruction"):
+        assert set(report[name]) == {"colour", "shape", "motion"}
+        assert all(0.0 <= share <= 1.0 for share in report[name].values())
+    assert report["num_pairs"] == 2
+    assert set(report["seconds"]) == {"clips", "tae_image", "tae", "latents", "t2v", "films", "oracle"}
+    assert report["versions"]["moviegen"]
+
+
+def test_films_are_what_was_asked_for(run):
+    assert read_video(run / "film.mp4").video.shape == (3, 16, 64, 64)
+    assert len(list((run / "films" / "single").glob("*.mp4"))) == 2
+    assert (run / "contact_sheet.png").stat().st_size > 1000
+    page = (run / "index.html").read_text()
+    assert page.count("<video") == 2 and "<svg" in page
+
+
+def test_events_hold_the_curves(run):
+    curves = read_scalars(run / "tae", ["val_psnr"])
+    assert curves["val_psnr"][-1][0] >= 1
+
+
+def test_second_run_does_nothing_again(run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.ckpt")}
+    main(["quickstart", f"--folder={run}", "--num_clips=8", "--num_pairs=2", "--max_steps=2"])
+    assert capsys.readouterr().out.count("done before") == 7
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.ckpt")} == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(run, capsys):
+    with pytest.raises(SystemExit):
+        main(["quickstart", f"--folder={run}", "--num_clips=9", "--num_pairs=2", "--max_steps=2"])
+    assert "num_clips differ" in capsys.readouterr().err
+
+
+def test_one_prompt_makes_one_film(run, tmp_path, capsys):
+    target = tmp_path / "made" / "film.mp4"
+    settings = [f"--checkpoint={run / 't2v' / 'chosen.ckpt'}", "--steps=2", f"--output={target}"]
+    main(["generate", 'a "quoted": red circle, [moving] left \N{GRINNING FACE}', *settings])
+    assert read_video(target).video.shape == (3, 16, 64, 64)
+    assert [path.name for path in target.parent.iterdir()] == ["film.mp4"]
+    with pytest.raises(SystemExit):
+        main(["generate", "a circle", "--checkpoint=absent.ckpt"])
+    assert "moviegen quickstart" in capsys.readouterr().err
+
+
+def test_interrupted_stage_goes_on(tmp_path):
+    calls = []
+
+    def fails_once(folder: Path) -> None:
+        calls.append(folder.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    stages = [Stage(name, name, fails_once) for name in ("one", "two", "three")]
+    with pytest.raises(KeyboardInterrupt):
+        StagedRun(tmp_path, settings={}).run(stages)
+    StagedRun(tmp_path, settings={}).run(stages)
+    assert calls == ["one", "two", "two", "three"]
+    assert set(StagedRun(tmp_path, settings={}).seconds) == {"one", "two", "three"}
+
+
+def test_prompts_become_files_with_the_readmes_command(run, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\na blue ring moves left\n")
+    checkpoint, output = run / "t2v" / "chosen.ckpt", tmp_path / "made"
+    main(
+        ["predict", "--config", "predict", f"--ckpt_path={checkpoint}", f"--data.prompts={prompts}", "--sampler.steps=2"]
+        + [f"--trainer.callbacks.output={output}", "--model.seed=3"]
+    )
+    assert len(list(output.glob("*.mp4"))) == 2
+
+
+def test_half_finished_cache_is_made_anew(run):
+    from moviegen_cast.quickstart import _cache
+
+    _cache(run / "latents", clips=run / "clips", weights=run / "tae" / "chosen.ckpt")
+    assert (run / "latents" / "train.index.json").is_file()
