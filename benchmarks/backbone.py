@@ -1,0 +1,199 @@
+"""The backbone against its own linear layers and attention calls alone (the roof), and against diffusers' video transformers.
+
+    python benchmarks/backbone.py --threads 2 --rounds 9
+
+One process, random weights, every subject timed once per round in turn, medians over rounds; ratios travel between machines, times do not.
+diffusers is needed for the peers only; without it they are left out. Results go to benchmarks/results/backbone.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from moviegen_core.conditioner import Conditioning
+from moviegen_t2v.model import VideoTransformer
+
+LAYERS, WIDTH, HEADS, TEXT = 8, 512, 8, 256
+LATENT = (16, 4, 32, 32)  # 1024 tokens in patches of 1 x 2 x 2
+PEER_FFN = 2048
+OUR_FFN = 1376  # 3·d·f of SwiGLU against 2·d·f of the peers, rounded up
+HERE = Path(__file__).parent
+
+
+class Fork(torch.autograd.Function):
+    """Passes the first tensor on and lets gradients reach both, without any arithmetic."""
+
+    @staticmethod
+    def forward(ctx, first, second):
+        """Hand the first on."""
+        return first.view_as(first)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Hand the gradient to both."""
+        return gradient, gradient
+
+
+class Roof(nn.Module):
+    """The matrix products and attention calls of our backbone, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        square = lambda: nn.Linear(WIDTH, WIDTH, bias=False)  # noqa: E731
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {name: square() for name in ("q", "k", "v", "o", "cq", "ck", "cv", "co")}
+                | {name: nn.Linear(WIDTH, OUR_FFN, bias=False) for name in ("w1", "w3")}
+                | {"w2": nn.Linear(OUR_FFN, WIDTH, bias=False)}
+            )
+            for _ in range(LAYERS)
+        )
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Run the products."""
+        for layer in self.layers:
+            x = layer.o(_attend(layer.q(x), layer.k(x), layer.v(x)))
+            x = layer.co(_attend(layer.cq(x), layer.ck(context), layer.cv(context)))
+            x = layer.w2(Fork.apply(layer.w1(x), layer.w3(x)))
+        return x
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (y.unflatten(-1, (HEADS, -1)).transpose(1, 2) for y in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+
+
+def subjects(dtype: torch.dtype) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """Modules and their calls on one sample."""
+    t = torch.tensor([0.5])
+    latent, context = torch.randn(1, *LATENT, dtype=dtype), torch.randn(1, TEXT, WIDTH, dtype=dtype)
+    conditioning = Conditioning(context=context, context_mask=torch.ones(1, TEXT, dtype=torch.bool))
+    tokens = torch.randn(1, 1024, WIDTH, dtype=dtype)
+
+    roof = Roof().to(dtype)
+    ours = VideoTransformer(
+        num_layers=LAYERS, width=WIDTH, ffn_width=OUR_FFN, num_heads=HEADS, max_frames=4, max_height=16, max_width=16
+    ).to(dtype)
+    nn.init.normal_(ours.unpatchify.linear.weight, std=0.02)
+    found = {"roof": (roof, lambda: roof(tokens, context)), "ours": (ours, lambda: ours(latent, t, conditioning))}
+    try:
+        import diffusers
+    except ImportError:
+        print("diffusers is not installed: peers are left out")
+        return found
+
+    diffusers.logging.set_verbosity_error()
+    wan = diffusers.WanTransformer3DModel(
+        num_attention_heads=HEADS, attention_head_dim=WIDTH // HEADS, text_dim=WIDTH, ffn_dim=PEER_FFN, num_layers=LAYERS
+    ).to(dtype)
+    found["wan"] = (wan, lambda: wan(latent, torch.tensor([500]), context, return_dict=False)[0])
+    ltx = diffusers.LTXVideoTransformer3DModel(
+        in_channels=64, out_channels=64, num_attention_heads=HEADS, attention_head_dim=WIDTH // HEADS,
+        cross_attention_dim=WIDTH, num_layers=LAYERS, caption_channels=WIDTH,
+    ).to(dtype)  # fmt: skip
+    patches, mask = torch.randn(1, 1024, 64, dtype=dtype), torch.ones(1, TEXT, dtype=dtype)
+    found["ltx"] = (ltx, lambda: ltx(patches, context, torch.tensor([500]), mask, 4, 16, 16, return_dict=False)[0])
+    cog = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=HEADS, attention_head_dim=WIDTH // HEADS, text_embed_dim=WIDTH, num_layers=LAYERS, sample_width=32,
+        sample_height=32, sample_frames=13, max_text_seq_length=TEXT,
+    ).to(dtype)  # fmt: skip
+    frames = latent.transpose(1, 2)
+    found["cogvideox"] = (cog, lambda: cog(frames, context, torch.tensor([500]), return_dict=False)[0])
+    return found
+
+
+def count_flops(call: Callable[[], Tensor]) -> int:
+    """Floating-point operations of a forward pass, attention counted as matrix products."""
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def forward_once(module: nn.Module, call: Callable[[], Tensor]) -> None:
+    """One forward pass without gradients."""
+    with torch.no_grad():
+        call()
+
+
+def train_once(module: nn.Module, call: Callable[[], Tensor]) -> None:
+    """One forward and backward pass."""
+    call().square().mean().backward()
+    module.zero_grad(set_to_none=True)
+
+
+def measure(dtype: torch.dtype, work: Callable, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of every subject in every round, interleaved."""
+    found = subjects(dtype)
+    for module, call in found.values():
+        work(module.train(), call)
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(rounds):
+        for name, (module, call) in found.items():
+            start = clock()
+            work(module, call)
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def main() -> None:
+    """Measure, print ratios, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of measurement")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu counts this process alone, for a busy machine")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "backbone.json", help="where the results go")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
+
+    flops = {name: count_flops(call) for name, (_, call) in subjects(torch.float32).items()}
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for label, work in (("forward", forward_once), ("train", train_once)):
+            seconds = measure(dtype, work, arguments.rounds, clock)
+            key = f"{label} {'fp32' if dtype is torch.float32 else 'bf16'}"
+            results[key] = {
+                name: {
+                    "ms": round(1e3 * statistics.median(times), 2),
+                    "to_roof": round(statistics.median(x / r for x, r in zip(times, seconds["roof"], strict=True)), 3),
+                    "to_ours_per_flop": round(
+                        statistics.median(x / o for x, o in zip(times, seconds["ours"], strict=True)) * flops["ours"] / flops[name], 3
+                    ),
+                }
+                for name, times in seconds.items()
+            }
+            print(key, *(f"{name} {r['ms']:.0f} ms, {r['to_roof']:.3f} x roof;" for name, r in results[key].items()), flush=True)
+
+    record = {
+        "machine": {"processor": _processor(), "threads": arguments.threads, "torch": torch.__version__, "platform": platform.machine()},
+        "setting": f"{LAYERS} layers, width {WIDTH}, {HEADS} heads, 1024 video and {TEXT} text tokens, one sample",
+        "rounds": arguments.rounds,
+        "clock": arguments.clock,
+        "gflop_forward": {name: round(count / 1e9, 2) for name, count in flops.items()},
+        "results": results,
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    scratch = arguments.output.with_suffix(".tmp")
+    scratch.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(scratch, arguments.output)
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    main()
