@@ -1,5 +1,7 @@
 """The autoencoder interface: pixels (or sound) to normalised latents and back."""
 
+import hashlib
+
 import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
@@ -68,6 +70,14 @@ class Autoencoder(LightningModule):
         """Set the per-channel statistics that normalise latents."""
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std.clamp_min(1e-6))
+
+    def checksum(self) -> str:
+        """SHA-256 over the names and values of all weights and statistics; the device and the file they came from do not matter."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
 def _per_channel(statistic: Tensor, like: Tensor) -> Tensor:

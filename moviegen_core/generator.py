@@ -84,6 +84,7 @@ class FlowModel(LightningModule):
         self.backbone: Backbone | None = None
         self.conditioners = nn.ModuleDict()
         self.autoencoder: Autoencoder | None = None
+        self._encoder_checksum: str | None = None
 
     # -- building ------------------------------------------------------------------------------------------------------------------
 
@@ -162,13 +163,34 @@ class FlowModel(LightningModule):
 
     @torch.no_grad()
     def latents(self, batch: MediaBatch) -> Float[Tensor, "b c t h w"]:
-        """The batch's latents: cached ones as they are, pixels through the autoencoder (a sample of its posterior in training)."""
+        """The batch's latents: cached ones as they are, pixels through the autoencoder (a sample of its posterior in training).
+
+        Raises:
+            ValueError: cached latents were made by another autoencoder than `autoencoder_checkpoint`; or there is nothing to encode.
+        """
         if batch.latents is not None:
+            self._check_origin(batch)
             return batch.latents.float()
         if batch.video is None or self.autoencoder is None:
             missing = "neither pixels nor latents" if batch.video is None else "pixels, but no autoencoder to encode them"
             raise ValueError(f"the batch holds {missing}; give `model.autoencoder`, or shards with latents and `data.latents: true`")
         return self.autoencoder.encode(batch.video, sample=self.training).float()
+
+    def _check_origin(self, batch: MediaBatch) -> None:
+        """Refuse cached latents of another autoencoder, where both are known and compare in full precision."""
+        if self.autoencoder is None or self.autoencoder_checkpoint is None:
+            return
+        encoders = {(metadata.get("latent") or {}).get("encoder") for metadata in batch.metadata or ()} - {None}
+        if not encoders or self.autoencoder.latent_mean.dtype != torch.float32:
+            return
+        if self._encoder_checksum is None:
+            self._encoder_checksum = self.autoencoder.checksum()
+        if others := encoders - {self._encoder_checksum}:
+            raise ValueError(
+                f"the cached latents of {batch.keys[0]!r} come from the encoder {min(others)[:12]}; "
+                f"model.autoencoder_checkpoint {self.autoencoder_checkpoint} holds {self._encoder_checksum[:12]}; "
+                "cache the latents anew with it, or give the checkpoint they were made with"
+            )
 
     def condition(self, batch: MediaBatch, dropped: dict[str, Tensor] | None = None) -> Conditioning:
         """Merge all conditioners' outputs; `dropped` marks, per conditioner, the samples that see its null version (b,)."""

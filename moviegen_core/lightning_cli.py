@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from moviegen_core.callbacks.configuration import ConfigurationSaver
 from moviegen_core.diagnosis import diagnose
 from moviegen_core.errors import UsageError, what_exists
+from moviegen_core.memory import keep_freed_memory
 from moviegen_core.plugins import PluginHost, plugin_host
 from moviegen_core.presets import Config, compose
 from moviegen_core.sampler import Sampler
@@ -170,6 +171,7 @@ class MoviegenCLI(LightningCLI):
 
 def run_trainer(args: Sequence[str]) -> None:
     """Run `fit`, `validate`, `test` or `predict`."""
+    keep_freed_memory()
     with warnings.catch_warnings():
         for message in _NOT_FOR_USERS:
             warnings.filterwarnings("ignore", message=message)

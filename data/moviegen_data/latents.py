@@ -1,6 +1,5 @@
 """The latent cache: what an autoencoder makes of shards, written as shards, so that training need not encode again (A.2)."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -64,7 +63,7 @@ class LatentShardWriter(BasePredictionWriter):
                 "predict with one of these, or remove the callback",
             )
         self._origin = {
-            "encoder": encoder_checksum(autoencoder),
+            "encoder": autoencoder.checksum(),
             "latent_mean": json.dumps(autoencoder.latent_mean.tolist()),
             "latent_std": json.dumps(autoencoder.latent_std.tolist()),
         }
@@ -111,12 +110,3 @@ class LatentShardWriter(BasePredictionWriter):
         record = {"caption": sample.caption, **sample.metadata, "encoded": clip}
         latent = sample.latents.to(_DTYPES[self.dtype])
         self._writer.write(sample.key, {"json": record, "latent.safetensors": latent_bytes(latent, self._origin)})
-
-
-def encoder_checksum(autoencoder: Autoencoder) -> str:
-    """SHA-256 over the names and values of all weights and statistics; equal weights on another device or in another file give the same."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(autoencoder.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -40,7 +40,7 @@ class ShardWriter:
         prefix: first part of the file names; writers of different prefixes (one per rank) may share a folder.
         max_samples: samples in a shard at most.
         max_bytes: bytes in a shard at most; one larger sample gets a shard of its own.
-        overwrite: remove shards of the same prefix that are already there.
+        overwrite: replace shards of the same prefix that are already there; they stay until the new ones are whole.
 
     Raises:
         FileExistsError: the folder has shards of this prefix and `overwrite` is false.
@@ -73,7 +73,9 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
         self._in_shard = 0
         self._latent_shapes: set[tuple[int, ...]] = set()
-        self._make_room(overwrite)
+        self._present = self._find_present(overwrite)
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir(parents=True)
 
     def __enter__(self) -> Self:
         return self
@@ -118,8 +120,6 @@ class ShardWriter:
         try:
             if self._tar is not None:
                 self._finish_shard()
-            for shard in self._shards:
-                os.replace(self._partial / shard["file"], self.folder / shard["file"])
             index = {
                 "schema": SCHEMA_VERSION,
                 "prefix": self.prefix,
@@ -130,6 +130,9 @@ class ShardWriter:
             }
             temporary = self._partial / "index.json"
             temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+            self._remove_present()
+            for shard in self._shards:
+                os.replace(self._partial / shard["file"], self.folder / shard["file"])
             os.replace(temporary, shard_index_path(self.folder, self.prefix))
             self._partial.rmdir()
         except OSError as error:
@@ -146,18 +149,20 @@ class ShardWriter:
         self._tar = self._file = None
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def _make_room(self, overwrite: bool) -> None:
+    def _find_present(self, overwrite: bool) -> list[Path]:
         present = sorted(self.folder.glob(f"{self.prefix}-[0-9]*.tar")) if self.folder.is_dir() else []
         if present and not overwrite:
             raise FileExistsError(
                 f"{self.folder} was given for new shards; it already holds {len(present)} named {self.prefix}-*.tar; "
                 "choose another folder or prefix, or say overwrite=True to replace them"
             )
+        return present
+
+    def _remove_present(self) -> None:
+        """Remove the earlier set: its index first, so that a set with an index is whole at any moment."""
         shard_index_path(self.folder, self.prefix).unlink(missing_ok=True)
-        for path in present:
-            path.unlink()
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        for path in self._present:
+            path.unlink(missing_ok=True)
 
     def _start_shard(self) -> None:
         name = f"{self.prefix}-{len(self._shards):06d}.tar"

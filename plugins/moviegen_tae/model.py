@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -84,6 +85,21 @@ class VideoUpsample(nn.Module):
             return self.spatial(x, batch_size)
         x = self.spatial(x)
         return x if self.temporal is None else self.temporal(x, batch_size)
+
+
+class FrameDoubling(nn.Module):
+    """Nearest-neighbour doubling of the frames and its convolution.
+
+    Args:
+        channels: channels in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.temporal = TemporalUpsampleConv(channels)
+
+    def forward(self, x: Tensor, batch_size: int) -> Tensor:
+        return self.temporal(x, batch_size)
 
 
 class ResidualBlock(nn.Module):
@@ -185,6 +201,7 @@ class Encoder(nn.Module):
         out_channels: channels out.
         dimensionality: `2d`, `2.5d` or `3d`.
         norm_groups: groups of the normalisation.
+        patch_size: pixels of a side that are folded into channels first; above 1 the first convolution also halves the frames.
     """
 
     def __init__(
@@ -196,10 +213,15 @@ class Encoder(nn.Module):
         out_channels: int,
         dimensionality: Dimensionality,
         norm_groups: int,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
         common = {"dimensionality": dimensionality, "norm_groups": norm_groups}
-        self.conv_in = VideoConv(3, widths[0], dimensionality=dimensionality)
+        self.patch_size = patch_size
+        halves_first = patch_size > 1 and num_temporal_levels > 0
+        num_temporal_levels -= halves_first
+        stem_stride = 2 if halves_first else 1
+        self.conv_in = VideoConv(3 * patch_size**2, widths[0], dimensionality=dimensionality, temporal_stride=stem_stride)
         layers: list[nn.Module] = []
         width = widths[0]
         for level, next_width in enumerate(widths):
@@ -216,6 +238,8 @@ class Encoder(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, x: Tensor, batch_size: int) -> Tensor:
+        if self.patch_size > 1:
+            x = F.pixel_unshuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x, batch_size)
         for layer in [*self.layers, self.middle]:
             x = _run(layer, x, batch_size, checkpointed=self.gradient_checkpointing and self.training)
@@ -232,6 +256,7 @@ class Decoder(nn.Module):
         in_channels: channels in.
         dimensionality: `2d`, `2.5d` or `3d`.
         norm_groups: groups of the normalisation.
+        patch_size: pixels of a side that are unfolded from channels last; above 1 the frames are doubled right before.
     """
 
     def __init__(
@@ -243,9 +268,13 @@ class Decoder(nn.Module):
         in_channels: int,
         dimensionality: Dimensionality,
         norm_groups: int,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
         common = {"dimensionality": dimensionality, "norm_groups": norm_groups}
+        self.patch_size = patch_size
+        doubles_last = patch_size > 1 and num_temporal_levels > 0
+        num_temporal_levels -= doubles_last
         width = widths[-1]
         self.conv_in = VideoConv(in_channels, width, dimensionality=dimensionality)
         self.middle = Middle(width, **common)
@@ -258,14 +287,19 @@ class Decoder(nn.Module):
                 layers.append(VideoUpsample(width, dimensionality=dimensionality, temporal=level <= num_temporal_levels))
         self.layers = nn.ModuleList(layers)
         self.norm_out = GroupNormSiLU(norm_groups, width)
-        self.conv_out = VideoConv(width, 3, dimensionality=dimensionality)
+        self.doubling = FrameDoubling(width) if doubles_last else None
+        self.conv_out = VideoConv(width, 3 * patch_size**2, dimensionality=dimensionality)
         self.gradient_checkpointing = False
 
     def forward(self, x: Tensor, batch_size: int) -> Tensor:
         x = self.conv_in(x, batch_size)
         for layer in [self.middle, *self.layers]:
             x = _run(layer, x, batch_size, checkpointed=self.gradient_checkpointing and self.training)
-        return self.conv_out(self.norm_out(x), batch_size)
+        x = self.norm_out(x)
+        if self.doubling is not None:
+            x = self.doubling(x, batch_size)
+        x = self.conv_out(x, batch_size)
+        return F.pixel_shuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last) if self.patch_size > 1 else x
 
 
 class PosteriorConv(nn.Conv2d):
@@ -294,9 +328,10 @@ class AutoencoderNetwork(nn.Module):
         channel_multipliers: width of each level as a multiple of `base_channels`; n levels compress space by 2^(n-1).
         num_res_blocks: residual blocks of each encoder level (the decoder has one more).
         latent_channels: channels of the latent.
-        temporal_factor: compression of time, a power of 2 of at most 2^(n-1); 1 in `2d`.
+        temporal_factor: compression of time, a power of 2 of at most 2^(n-1), twice that behind patches; 1 in `2d`.
         dimensionality: `2d` (frame by frame), `2.5d` (the paper's) or `3d` (the ablation's).
         norm_groups: groups of the normalisation; must divide every width.
+        patch_size: pixels of a side that are folded into channels before the first level; compresses space by as much.
         gradient_checkpointing: recompute blocks in the backward pass.
     """
 
@@ -310,17 +345,19 @@ class AutoencoderNetwork(nn.Module):
         temporal_factor: int,
         dimensionality: Dimensionality,
         norm_groups: int,
+        patch_size: int = 1,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
-        _check_sizes(widths, temporal_factor, dimensionality, norm_groups)
+        _check_sizes(widths, temporal_factor, dimensionality, norm_groups, patch_size)
         common = {
             "widths": widths,
             "num_temporal_levels": int(math.log2(temporal_factor)),
             "num_res_blocks": num_res_blocks,
             "dimensionality": dimensionality,
             "norm_groups": norm_groups,
+            "patch_size": patch_size,
         }
         self.encoder = Encoder(**common, out_channels=2 * latent_channels)
         self.quant_conv = PosteriorConv(latent_channels)
@@ -345,13 +382,18 @@ def _run(layer: nn.Module, x: Tensor, batch_size: int, *, checkpointed: bool) ->
     return checkpoint(layer, x, batch_size, use_reentrant=False) if checkpointed else layer(x, batch_size)
 
 
-def _check_sizes(widths: Sequence[int], temporal_factor: int, dimensionality: str, norm_groups: int) -> None:
+def _check_sizes(widths: Sequence[int], temporal_factor: int, dimensionality: str, norm_groups: int, patch_size: int) -> None:
+    if patch_size not in (1, 2, 4) or (patch_size > 1 and dimensionality == "3d"):
+        raise ValueError(
+            f"patch_size {patch_size} was given with dimensionality {dimensionality}; patches of 1, 2 or 4 pixels exist, "
+            "and 3d takes 1 alone; choose one of these"
+        )
     if bad := [width for width in widths if width % norm_groups]:
         raise ValueError(
             f"norm_groups is {norm_groups}, but levels are {list(widths)} channels wide; {bad[0]} is no multiple of it; "
             f"set norm_groups to a common divisor such as {math.gcd(*widths)}"
         )
-    largest = 1 if dimensionality == "2d" else 2 ** (len(widths) - 1)
+    largest = 1 if dimensionality == "2d" else 2 ** (len(widths) - 1 + (patch_size > 1))
     if temporal_factor not in (allowed := [2**i for i in range(int(math.log2(largest)) + 1)]):
         raise ValueError(
             f"temporal_factor {temporal_factor} was given; {dimensionality} with {len(widths)} levels offers {allowed}; "

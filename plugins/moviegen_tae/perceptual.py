@@ -79,10 +79,13 @@ class PerceptualLoss(nn.Module):
     def __init__(self, *, weights: str | None = None) -> None:
         super().__init__()
         self.distance = LearnedPerceptualDistance(weights=weights) if weights is not None else _torchmetrics_distance()
+        self._clamps = weights is None  # torchmetrics refuses pixels outside [-1, 1]; clamped ones have no gradient
 
     def forward(self, decoded: Float[Tensor, "b 3 t h w"], video: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, ""]:
         """Mean distance of the frames."""
-        frames = [x.float().transpose(1, 2).flatten(0, 1).clamp(-1.0, 1.0) for x in (decoded, video)]
+        frames = [x.float().transpose(1, 2).flatten(0, 1) for x in (decoded, video)]
+        if self._clamps:
+            frames = [x.clamp(-1.0, 1.0) for x in frames]
         with torch.autocast(video.device.type, enabled=False):
             return self.distance(*frames).mean()
 

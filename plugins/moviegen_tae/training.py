@@ -42,6 +42,8 @@ class TemporalAutoencoder(Autoencoder):
         temporal_factor: compression of time: a power of 2 up to 2^(n-1), 8 in 3.1.1; 1 in `2d`.
         dimensionality: `2d` (frame by frame), `2.5d` (the paper's) or `3d` (ablation of 3.6.4).
         norm_groups: groups of the normalisation (32 in latent diffusion).
+        patch_size: pixels of a side that are folded into channels before the first level (1 in latent diffusion). Patches of 2 with one
+            level less compress as much at a fraction of the time, since nothing runs at full resolution.
         gradient_checkpointing: recompute blocks in the backward pass, for less memory.
         loss: weights of the losses.
         perceptual_weights: file with VGG-16 and LPIPS weights; None takes torchmetrics' own where torchvision is installed.
@@ -71,6 +73,7 @@ class TemporalAutoencoder(Autoencoder):
         temporal_factor: int = 8,
         dimensionality: Dimensionality = "2.5d",
         norm_groups: int = 32,
+        patch_size: int = 1,
         gradient_checkpointing: bool = False,
         loss: LossWeights = LossWeights(),  # noqa: B008 (frozen)
         perceptual_weights: str | None = None,
@@ -85,7 +88,9 @@ class TemporalAutoencoder(Autoencoder):
         fid_features: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__(
-            latent_channels=latent_channels, temporal_factor=temporal_factor, spatial_factor=2 ** (len(channel_multipliers) - 1)
+            latent_channels=latent_channels,
+            temporal_factor=temporal_factor,
+            spatial_factor=patch_size * 2 ** (len(channel_multipliers) - 1),
         )
         self.network = AutoencoderNetwork(
             base_channels=base_channels,
@@ -95,6 +100,7 @@ class TemporalAutoencoder(Autoencoder):
             temporal_factor=temporal_factor,
             dimensionality=dimensionality,
             norm_groups=norm_groups,
+            patch_size=patch_size,
             gradient_checkpointing=gradient_checkpointing,
         )
         self.tiling = None

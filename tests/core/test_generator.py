@@ -155,3 +155,19 @@ def test_errors_say_what_to_do():
     model.autoencoder = None
     with pytest.raises(ValueError, match="this model has no autoencoder"):
         model.generate(["a"])
+
+
+def test_cached_latents_of_another_autoencoder_are_refused(tmp_path):
+    other = IdentityAutoencoder()
+    other.set_latent_statistics(torch.zeros(3), torch.full((3,), 2.0))
+    torch.save({"state_dict": IdentityAutoencoder().state_dict()}, tmp_path / "tae.ckpt")
+    model = make_model(autoencoder_checkpoint=str(tmp_path / "tae.ckpt"))
+
+    def batch(encoder):
+        metadata = [{"latent": {"encoder": encoder}}] * 2
+        return MediaBatch(captions=["a", "b"], keys=["x", "y"], latents=torch.zeros(2, 3, 2, 4, 4), metadata=metadata)
+
+    model.latents(batch(IdentityAutoencoder().checksum()))
+    model.latents(batch(None))
+    with pytest.raises(ValueError, match=rf"'x' come from the encoder {other.checksum()[:12]}; .*tae.ckpt holds .*; cache the latents"):
+        model.latents(batch(other.checksum()))

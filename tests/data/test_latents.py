@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.batch import MediaBatch
-from moviegen_data.latents import LatentShardWriter, encoder_checksum
+from moviegen_data.latents import LatentShardWriter
 from moviegen_data.reader import ShardReader
 from moviegen_data.tensors import latent_header, read_latent
 
@@ -76,7 +76,7 @@ def test_latents_come_back_with_their_captions_and_origin(tmp_path, dtype, toler
         expected = model.encode(clip(index).video)[0].detach()
         torch.testing.assert_close(read_latent(data).float(), expected, rtol=tolerance, atol=0)
         origin = latent_header(data)[2]
-        assert origin["encoder"] == encoder_checksum(model)
+        assert origin["encoder"] == model.checksum()
         assert json.loads(origin["latent_std"]) == pytest.approx([0.5, 0.6, 0.7])
 
 
@@ -100,11 +100,11 @@ def test_an_earlier_cache_is_refused_before_encoding(tmp_path):
 
 def test_the_checksum_tells_weights_and_statistics_apart():
     one, same, other = Pooling(), Pooling(), Pooling()
-    assert encoder_checksum(one) == encoder_checksum(same)
+    assert one.checksum() == same.checksum()
     with torch.no_grad():
         other.gain += 1e-6
     same.set_latent_statistics(torch.zeros(3), torch.full((3,), 2.0))
-    assert len({encoder_checksum(model) for model in (one, same, other)}) == 3
+    assert len({model.checksum() for model in (one, same, other)}) == 3
 
 
 def test_models_without_an_autoencoder_or_latents_are_refused(tmp_path):

@@ -97,6 +97,15 @@ def test_a_second_run_refuses_or_overwrites(tmp_path):
     assert (tmp_path / "other-000000.tar").is_file()
 
 
+def test_the_earlier_set_stays_until_the_new_one_is_whole(tmp_path):
+    _write(tmp_path, 3, max_samples=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RuntimeError, match="interrupted"), ShardWriter(tmp_path, overwrite=True) as writer:
+        writer.write("other", {"json": {}})
+        raise RuntimeError("interrupted")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / ".shard.partial").mkdir()
     (tmp_path / ".shard.partial/shard-000000.tar").write_bytes(b"half")

@@ -103,16 +103,19 @@ def test_old_attention_names(tmp_path) -> None:
     torch.testing.assert_close(network.encode(pixels.unsqueeze(2))[0].squeeze(2), image.encode(pixels).latent_dist.mean)
 
 
-def test_our_own_image_checkpoint(tmp_path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"patch_size": 2, "channel_multipliers": (1, 2, 2)}], ids=["pixels", "patches"])
+def test_our_own_image_checkpoint(tmp_path, changes) -> None:
     torch.manual_seed(0)
-    image = TemporalAutoencoder(**SIZES, temporal_factor=1, dimensionality="2d")
+    image = TemporalAutoencoder(**(SIZES | changes), temporal_factor=1, dimensionality="2d")
     image.set_latent_statistics(torch.arange(4.0), torch.arange(1.0, 5.0))
     torch.save({"state_dict": image.state_dict()}, tmp_path / "image.ckpt")
-    video = TemporalAutoencoder(**SIZES)
+    video = TemporalAutoencoder(**(SIZES | changes))
     load_image_autoencoder(video, tmp_path / "image.ckpt")
     pixels = torch.rand(1, 3, 1, 16, 16)
     torch.testing.assert_close(video.encode(pixels), image.encode(pixels))
     torch.testing.assert_close(video(pixels), image(pixels))
+    still = pixels.expand(-1, -1, 8, -1, -1)
+    torch.testing.assert_close(video(still), image(still))
 
 
 def test_a_model_of_another_shape_is_refused() -> None:

@@ -72,9 +72,13 @@ def test_plugin_authors_checks(dimensionality: str) -> None:
     check_component_typed(TemporalAutoencoder)
 
 
+PATCHED = {"patch_size": 2, "channel_multipliers": (1, 2, 2)}
+
+
+@pytest.mark.parametrize("changes", [{}, PATCHED], ids=["pixels", "patches"])
 @pytest.mark.parametrize("frames", [1, 7, 8, 9, 17])
-def test_any_length(frames: int) -> None:
-    model = autoencoder()
+def test_any_length(frames: int, changes) -> None:
+    model = autoencoder(**changes)
     video = torch.rand(1, 3, frames, 16, 24)
     latent = model.encode(video)
     assert latent.shape == (1, 3, -(-frames // 8), 2, 3)
