@@ -259,10 +259,8 @@ class FlowModel(LightningModule):
         return self._require_autoencoder().decode(latents, num_frames=num_frames).float().clamp(-1.0, 1.0)
 
     def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
-        """Generate for a batch of prompts; the sizes come from the prompts' metadata or the model's defaults."""
-        wanted = batch.metadata[0] if batch.metadata else {}
-        num_frames = int(wanted.get("num_frames") or self.num_frames)
-        height, width = int(wanted.get("height") or self.height), int(wanted.get("width") or self.width)
+        """Generate for a batch of prompts; the sizes are those of the batch's own clips, else its prompts', else the model's defaults."""
+        num_frames, height, width = self._size(batch)
         latents = self.sample(batch, num_frames, height, width)
         fps = batch.fps.tolist() if batch.fps is not None else [self.fps] * len(batch)
         return {
@@ -273,6 +271,19 @@ class FlowModel(LightningModule):
             "fps": fps,
             "metadata": batch.metadata,
         }
+
+    def _size(self, batch: MediaBatch) -> tuple[int, int, int]:
+        """Frames, rows and columns to generate."""
+        if batch.video is not None:
+            num_frames, height, width = batch.video.shape[2:]
+            return num_frames, height, width
+        wanted = batch.metadata[0] if batch.metadata else {}
+        if batch.latents is not None:  # the metadata's own sizes are those of the source file
+            clip = wanted.get("encoded") or {}
+            wanted = {"num_frames": clip.get("frames"), "height": clip.get("height"), "width": clip.get("width")}
+        defaults = {"num_frames": self.num_frames, "height": self.height, "width": self.width}
+        num_frames, height, width = (int(wanted.get(name) or default) for name, default in defaults.items())
+        return num_frames, height, width
 
     def _variant(self, batch: MediaBatch, dropped: frozenset[str]) -> Conditioning:
         return Conditioning.merge(

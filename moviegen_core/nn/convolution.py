@@ -7,6 +7,8 @@ of the same memory. No layer copies activations only to change their layout.
 Shape legend: b videos, t frames, c channels, h rows, w columns, o output channels.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,7 +45,8 @@ class TemporalConv(nn.Module):
     """1-D convolution along time with symmetric replicate padding (3.1.1), on folded frames.
 
     It starts as the identity (the centre tap passes a frame on, the others are zero), so that adding it to an image model changes
-    nothing; with a stride it starts by picking every `stride`-th frame.
+    nothing; with a stride it starts as a binomial average around every `stride`-th frame, so that no frame is lost and a static video
+    is left as it is.
 
     Args:
         channels: channels in and out.
@@ -61,9 +64,14 @@ class TemporalConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Make it the identity."""
+        """Make it the identity, or an average where it has a stride."""
         nn.init.dirac_(self.weight)
         nn.init.zeros_(self.bias)
+        if self.stride > 1:
+            last = self.kernel_size - 1
+            taps = torch.tensor([math.comb(last, tap) / 2**last for tap in range(self.kernel_size)])
+            with torch.no_grad():
+                self.weight.copy_(torch.eye(self.weight.shape[0])[:, :, None] * taps)
 
     def forward(self, x: Float[Tensor, "bt c h w"], batch_size: int) -> Float[Tensor, "bs o h w"]:
         t = x.shape[0] // batch_size

@@ -15,6 +15,7 @@ from moviegen_cast.stages import Stage, StagedRun
 from moviegen_core.files import write_bytes
 
 _MASTER = "chosen.ckpt"
+_PLACEMENT = "grid"  # the smaller world
 
 
 def quickstart(
@@ -94,7 +95,7 @@ def _samples(stage: str, count: int, share: float, seed: int) -> Iterator[tuple[
 
     num_pairs = round(count * share)
     for num_objects, number in ((1, count - num_pairs), (2, num_pairs)):
-        for key, clip in render_scenes(number, seed=seed, num_objects=num_objects, split="train", stage=stage):
+        for key, clip in render_scenes(number, seed=seed, num_objects=num_objects, split="train", stage=stage, placement=_PLACEMENT):
             yield f"{key}-{num_objects}", encode_sample(clip)
 
 
@@ -139,7 +140,8 @@ def _prompts(count: int, num_objects: int, seed: int) -> list[dict[str, Any]]:
     from moviegen_data.toyworld import caption_scene, sample_scene
     from moviegen_data.toyworld.stream import scene_seed
 
-    specs = [sample_scene(scene_seed(seed, "predict", index), num_objects=num_objects, split="held_out") for index in range(count)]
+    world = {"num_objects": num_objects, "split": "held_out", "placement": _PLACEMENT}
+    specs = [sample_scene(scene_seed(seed, "predict", index), **world) for index in range(count)]
     return [{"key": f"film-{index:04d}", "caption": caption_scene(spec), "scene": spec.to_dict()} for index, spec in enumerate(specs)]
 
 

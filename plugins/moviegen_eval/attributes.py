@@ -17,7 +17,7 @@ _SCALES = (1.0, 0.9, 0.8)  # blur dims what is thin, which makes its area, measu
 LEAST_CORRELATION = 0.93
 LEAST_TRAVEL = 0.2
 LEAST_GROWTH = 1.35
-SIZE_BORDER = 0.184
+SIZE_BORDER = 0.209
 MOST_TINT = 40.0
 
 

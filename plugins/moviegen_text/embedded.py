@@ -23,10 +23,14 @@ class _EmbeddedConditioner(TextConditioner):
         num_heads: its attention heads; divides `width_text`.
         max_tokens: tokens per text, the start token included.
         dropout: probability in [0, 1] that a training sample sees the empty prompt instead.
+        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see. Small models learn
+            what the words say much sooner that way than by cross-attention alone.
     """
 
-    def __init__(self, width: int, *, width_text: int, num_layers: int, num_heads: int, max_tokens: int, dropout: float) -> None:
-        super().__init__(width, width_text=width_text, dropout=dropout)
+    def __init__(
+        self, width: int, *, width_text: int, num_layers: int, num_heads: int, max_tokens: int, dropout: float, pooled: bool
+    ) -> None:
+        super().__init__(width, width_text=width_text, dropout=dropout, pooled=pooled)
         if max_tokens < 2:
             raise UsageError(f"a length of {max_tokens} was given", "the first token marks the start", "give 2 or more")
         self.max_tokens = max_tokens
@@ -61,6 +65,8 @@ class HashedWordConditioner(_EmbeddedConditioner):
         max_words: words and marks per prompt, a start token included; what is beyond is cut with a warning.
         num_buckets: rows of the table that n-grams are hashed into.
         dropout: probability in [0, 1] that a training sample sees the empty prompt instead.
+        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see. Small models learn
+            what the words say much sooner that way than by cross-attention alone.
     """
 
     def __init__(
@@ -73,8 +79,10 @@ class HashedWordConditioner(_EmbeddedConditioner):
         max_words: int = 128,
         num_buckets: int = 8192,
         dropout: float = 0.1,
+        pooled: bool = False,
     ) -> None:
-        super().__init__(width, width_text=width_text, num_layers=num_layers, num_heads=num_heads, max_tokens=max_words, dropout=dropout)
+        common = {"width_text": width_text, "num_layers": num_layers, "num_heads": num_heads, "dropout": dropout, "pooled": pooled}
+        super().__init__(width, max_tokens=max_words, **common)
         self.num_buckets = num_buckets
         self.embedding = HashedEmbedding(num_buckets=num_buckets, width=width_text)
 
@@ -102,6 +110,8 @@ class ByteConditioner(_EmbeddedConditioner):
         num_heads: its attention heads; divides `width_text`.
         max_bytes: bytes per prompt, a start token included; what is beyond is cut with a warning.
         dropout: probability in [0, 1] that a training sample sees the empty prompt instead.
+        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see. Small models learn
+            what the words say much sooner that way than by cross-attention alone.
     """
 
     def __init__(
@@ -113,8 +123,10 @@ class ByteConditioner(_EmbeddedConditioner):
         num_heads: int = 4,
         max_bytes: int = 256,
         dropout: float = 0.1,
+        pooled: bool = False,
     ) -> None:
-        super().__init__(width, width_text=width_text, num_layers=num_layers, num_heads=num_heads, max_tokens=max_bytes, dropout=dropout)
+        common = {"width_text": width_text, "num_layers": num_layers, "num_heads": num_heads, "dropout": dropout, "pooled": pooled}
+        super().__init__(width, max_tokens=max_bytes, **common)
         self.embedding = nn.Embedding(257, width_text)
 
     def embed(self, texts: Sequence[str]) -> TextEmbedding:

@@ -139,6 +139,17 @@ def test_samples_take_their_size_from_the_prompts_metadata():
     assert model.predict_step(MediaBatch(captions=["a"], keys=["k"]), 0)["video"].shape == (1, 3, 2, 4, 4)
 
 
+def test_samples_of_shards_take_the_size_of_the_clip_not_of_its_source():
+    model = make_model()
+    model.sampler = FlowSampler(steps=2)
+    source = {"num_frames": 300, "height": 1080, "width": 1920}
+    pixels = MediaBatch(captions=["a"], keys=["k"], video=torch.zeros(1, 3, 3, 6, 8), metadata=[source])
+    assert model.predict_step(pixels, 0)["video"].shape == (1, 3, 3, 6, 8)
+    encoded = source | {"encoded": {"frames": 1, "height": 4, "width": 2}}
+    cached = MediaBatch(captions=["a"], keys=["k"], latents=torch.zeros(1, 3, 1, 4, 2), metadata=[encoded])
+    assert model.predict_step(cached, 0)["video"].shape == (1, 3, 1, 4, 2)
+
+
 def test_frozen_autoencoder_is_neither_trained_nor_set_to_training():
     model = make_model().train()
     assert not model.autoencoder.training

@@ -31,6 +31,20 @@ def cls(request: pytest.FixtureRequest) -> type[Conditioner]:
     return request.param
 
 
+def test_pooled_text_enters_the_modulation_whatever_the_padding(cls) -> None:
+    torch.manual_seed(0)
+    plain, pooled = cls(8, **SMALL), cls(8, **SMALL, pooled=True)
+    assert plain(batch_of("a")).modulation is None
+    assert not pooled(batch_of("a")).modulation.any(), "it starts as if it were not there"
+    nn.init.normal_(pooled.pooled_projection.weight)
+    alone, padded = pooled(batch_of("a red ball")), pooled(batch_of("a red ball", "a much longer caption about two blue rings"))
+    torch.testing.assert_close(alone.modulation[0], padded.modulation[0])
+    assert not torch.allclose(padded.modulation[0], padded.modulation[1])
+    absent = pooled.null(batch_of("a red ball", "b"))
+    torch.testing.assert_close(padded.drop(torch.tensor([True, False]), absent).modulation[0], pooled(batch_of("")).modulation[0])
+    check_conditioner(lambda width: cls(width, **SMALL, pooled=True))
+
+
 class TestWords:
     @pytest.mark.parametrize(
         ("text", "words"),

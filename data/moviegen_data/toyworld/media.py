@@ -14,7 +14,7 @@ from moviegen_core.media.images import png_bytes
 from moviegen_core.media.video import encode_video
 from moviegen_data.toyworld.renderer import ToyClip, render
 from moviegen_data.toyworld.sampling import sample_scene
-from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Split
+from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Placement, Split
 from moviegen_data.toyworld.stream import describe, scene_seed, to_pixels
 
 
@@ -30,6 +30,7 @@ def render_scenes(
     grounds: Sequence[str] = PLAIN_GROUNDS,
     split: Split = "train",
     text_probability: float = 0.0,
+    placement: Placement = "free",
     stage: str = "folder",
 ) -> Iterator[tuple[str, ToyClip]]:
     """Render scenes one after the other, as (key, clip).
@@ -45,11 +46,17 @@ def render_scenes(
         grounds: kinds of ground to draw from.
         split: "train" leaves the held-out combinations out.
         text_probability: how often a word is written into the picture.
+        placement: "free", or the smaller world on a "grid"; see `sample_scene`.
         stage: scenes of different stages differ: "train", "val", "predict", "images", "folder".
     """
     for index in range(num_clips):
         spec = sample_scene(
-            scene_seed(seed, stage, index), num_objects=num_objects, grounds=grounds, split=split, text_probability=text_probability
+            scene_seed(seed, stage, index),
+            num_objects=num_objects,
+            grounds=grounds,
+            split=split,
+            text_probability=text_probability,
+            placement=placement,
         )
         yield f"toy-{stage}-{index:08d}", render(spec, num_frames=num_frames, height=height, width=width, fps=fps)
 

@@ -6,8 +6,23 @@ from typing import Any
 import numpy as np
 
 from moviegen_core.errors import UsageError
-from moviegen_data.toyworld.scene import GROUNDS, PLAIN_GROUNDS, SIZES, WORDS, GroundSpec, ObjectSpec, SceneSpec, Split, combinations
+from moviegen_data.toyworld.scene import (
+    GROUNDS,
+    PLAIN_GROUNDS,
+    SIZES,
+    WORDS,
+    GroundSpec,
+    ObjectSpec,
+    Placement,
+    SceneSpec,
+    Split,
+    combinations,
+    require,
+)
 from moviegen_data.toyworld.tracks import keep_apart
+
+_GRID_REACH = 0.9  # length of every way on the grid
+_CROWDED = (0.14, 0.16)  # radii of two small objects whose ways leave no room for larger ones
 
 
 def sample_scene(
@@ -18,6 +33,7 @@ def sample_scene(
     split: Split = "all",
     text_probability: float = 0.0,
     combination: tuple[str, str, str] | None = None,
+    placement: Placement = "free",
 ) -> SceneSpec:
     """Draw a scene; the same arguments give the same scene on every machine.
 
@@ -28,6 +44,8 @@ def sample_scene(
         split: every object's combination is of this split.
         text_probability: how often a word is written into the picture.
         combination: shape, colour and motion of the first object; None draws them.
+        placement: "free" draws radii, positions and lengths of ways from ranges; "grid" has one radius per size, 3 × 3 positions and one
+            length, a world small enough to be learnt in minutes. Two objects that find no room on the grid are placed freely.
     """
     if num_objects not in (1, 2):
         raise UsageError(f"num_objects={num_objects} was given", "the toy world has scenes of 1 or 2 objects", "choose one of these")
@@ -38,13 +56,14 @@ def sample_scene(
     chosen = [first]
     if num_objects == 2:
         chosen.append(_pick(rng, [c for c in combinations(split) if c[1] != first[1]]))
-    objects = _place(rng, chosen)
+    require("placement", placement, ("free", "grid"))
+    objects = _place(rng, chosen, on_grid=placement == "grid")
     ground = _sample_ground(rng, _pick(rng, grounds))
     text = _pick(rng, WORDS) if rng.random() < text_probability else None
     return SceneSpec(objects, ground, seed=int(seed), text=text, moment=float(rng.random()))
 
 
-def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]]) -> tuple[ObjectSpec, ...]:
+def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]], *, on_grid: bool) -> tuple[ObjectSpec, ...]:
     """Sizes and positions; two objects are drawn again until they keep apart, small ones with shorter ways when that is hard."""
     for attempt in range(2000):
         crowded = attempt >= 40
@@ -52,7 +71,14 @@ def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]]) -> 
         objects = []
         for shape, colour, motion in chosen:
             size = _pick(rng, tuple(SIZES)) if not crowded else "small"
-            radius, x, y, reach = rng.uniform(*SIZES[size]), rng.random(), rng.random(), rng.uniform(least_reach, 1.0)
+            radius, x, y, reach = (
+                rng.uniform(*(_CROWDED if crowded else SIZES[size])),
+                rng.random(),
+                rng.random(),
+                rng.uniform(least_reach, 1.0),
+            )
+            if on_grid and not crowded:
+                radius, x, y, reach = sum(SIZES[size]) / 2, int(3 * x) / 2, int(3 * y) / 2, _GRID_REACH
             objects.append(ObjectSpec(shape, colour, size, motion, float(radius), float(x), float(y), float(reach)))
         if len(objects) == 1 or keep_apart(*objects):
             return tuple(objects)

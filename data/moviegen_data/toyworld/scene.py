@@ -20,7 +20,7 @@ COLOURS = {
     "magenta": (215, 45, 210),
     "cyan": (35, 210, 220),
 }
-SIZES = {"small": (0.14, 0.16), "large": (0.21, 0.24)}
+SIZES = {"small": (0.16, 0.18), "large": (0.24, 0.27)}
 MOTIONS = ("left", "right", "up", "down", "bounce", "grow", "still")
 PLAIN_GROUNDS = ("black", "grey", "white")
 PATTERNED_GROUNDS = ("stripes", "checker", "gradient")
@@ -32,6 +32,7 @@ EXTENT = {"circle": 1.0, "square": 0.88, "triangle": 1.09, "cross": 1.0, "ring":
 GROWTH = (0.65, 1.25)
 
 Split = Literal["train", "held_out", "all"]
+Placement = Literal["free", "grid"]
 
 
 @dataclass(frozen=True)

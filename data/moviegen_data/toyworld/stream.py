@@ -14,7 +14,7 @@ from moviegen_core.errors import UsageError
 from moviegen_core.prompts import with_fps
 from moviegen_data.toyworld.renderer import ToyClip, render
 from moviegen_data.toyworld.sampling import sample_scene
-from moviegen_data.toyworld.scene import PLAIN_GROUNDS, SceneSpec, Split
+from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Placement, SceneSpec, Split
 
 STAGES = ("train", "val", "predict", "images", "folder")
 
@@ -60,6 +60,7 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
         image_every: every n-th batch holds pictures of one frame instead of clips; 0 for none.
         image_batch_size: pictures per picture batch; as many as clips unless given.
         text_probability: how often a word is written into the picture (and quoted in the caption).
+        placement: "free", or the smaller world on a "grid"; see `sample_scene`.
         fps_prefix: put "FPS-8" in front of the captions.
         prompts_only: leave the pixels out.
         fresh_epochs: every epoch renders new scenes; otherwise the same ones return.
@@ -85,6 +86,7 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
         image_every: int = 0,
         image_batch_size: int | None = None,
         text_probability: float = 0.0,
+        placement: Placement = "free",
         fps_prefix: bool = False,
         prompts_only: bool = False,
         fresh_epochs: bool = True,
@@ -106,6 +108,7 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
             "grounds": tuple(grounds),
             "split": split,
             "text_probability": text_probability,
+            "placement": placement,
         }
         self.image_every, self.image_batch_size = image_every, image_batch_size or batch_size
         self.fps_prefix, self.prompts_only, self.fresh_epochs, self.drop_last = fps_prefix, prompts_only, fresh_epochs, drop_last
