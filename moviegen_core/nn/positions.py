@@ -16,6 +16,8 @@ class FactorizedPositions(nn.Module):
         max_height: length of the table of rows, in patches.
         max_width: length of the table of columns, in patches.
         std: initial standard deviation of the entries.
+
+    The tables start as waves of random period and phase, so that neighbours begin alike and distances can be told from the first step.
     """
 
     def __init__(self, *, width: int, max_frames: int, max_height: int, max_width: int, std: float = 0.02) -> None:
@@ -27,9 +29,14 @@ class FactorizedPositions(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the tables."""
-        for table in (self.frames, self.rows, self.columns):
-            nn.init.normal_(table, std=self.std)
+        """Draw the tables: per feature a wave of its own, periods from 2 to twice the table's length."""
+        with torch.no_grad():
+            for table in (self.frames, self.rows, self.columns):
+                length, width = table.shape
+                frequency = torch.pi * length ** -torch.rand(width, device=table.device)
+                phase = 2.0 * torch.pi * torch.rand(width, device=table.device)
+                places = torch.arange(length, device=table.device, dtype=torch.float32)
+                table.copy_(2.0**0.5 * self.std * torch.sin(places[:, None] * frequency + phase))
 
     def forward(self, num_frames: int, num_rows: int, num_columns: int) -> Float[Tensor, "n d"]:
         """Positions of a grid of patches, flattened frames first.

@@ -56,7 +56,9 @@ class VideoTransformer(Backbone):
         self.ffn_width = ffn_width
         self.gradient_checkpointing = gradient_checkpointing
         self.patchify = Patchify(in_channels=in_channels, width=width, patch_size=patch_size, extra_channels=extra_channels)
-        self.positions = FactorizedPositions(width=width, max_frames=max_frames, max_height=max_height, max_width=max_width)
+        # Positions are added in every layer, so all layers together add about one unit.
+        std = 1.0 / num_layers
+        self.positions = FactorizedPositions(width=width, max_frames=max_frames, max_height=max_height, max_width=max_width, std=std)
         self.time_embedding = TimeEmbedding(width=width)
         self.modulation = Projection(width, 6 * width, gain=0.0)
         # The sum of 3 outputs per layer then starts with the variance of one.
