@@ -180,7 +180,8 @@ class FlowModel(LightningModule):
         """Refuse cached latents of another autoencoder, where both are known and compare in full precision."""
         if self.autoencoder is None or self.autoencoder_checkpoint is None:
             return
-        encoders = {(metadata.get("latent") or {}).get("encoder") for metadata in batch.metadata or ()} - {None}
+        origins = [metadata.get("latent") or {} for metadata in batch.metadata or ()]
+        encoders = {str(origin["encoder"]) for origin in origins if origin.get("encoder")}
         if not encoders or self.autoencoder.latent_mean.dtype != torch.float32:
             return
         if self._encoder_checksum is None:
