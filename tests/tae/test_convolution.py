@@ -92,11 +92,14 @@ def test_full_convolution(frames: int, stride: int, temporal_stride: int) -> Non
     compare(layer, lambda x: layer(x, 2), plain, video)
 
 
-def test_temporal_layers_start_as_the_identity() -> None:
+def test_temporal_layers_start_as_the_identity_or_an_average() -> None:
     frames = torch.randn(6, 4, 3, 3)
     torch.testing.assert_close(TemporalConv(4)(frames, 2), frames)
     torch.testing.assert_close(TemporalUpsampleConv(4)(frames, 2), frames.view(2, 3, 4, 3, 3).repeat_interleave(2, 1).flatten(0, 1))
-    torch.testing.assert_close(TemporalConv(4, stride=2)(frames, 2), frames[[0, 2, 3, 5]])
+    averages = [(3 * frames[0] + frames[1]) / 4, (frames[1] + 3 * frames[2]) / 4]  # of 1-2-1, the end frames standing twice
+    torch.testing.assert_close(TemporalConv(4, stride=2)(frames[:3], 1), torch.stack(averages))
+    still = frames[:1].expand(5, -1, -1, -1)
+    torch.testing.assert_close(TemporalConv(4, kernel_size=5, stride=2)(still, 1), still[:3])
 
 
 def test_layout_is_kept() -> None:
