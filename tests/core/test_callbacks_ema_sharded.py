@@ -79,7 +79,6 @@ if trainer.is_global_zero:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("files", ["whole", "sharded"])
 def test_two_processes(tmp_path, files):
     (tmp_path / "script.py").write_text(SCRIPT)
