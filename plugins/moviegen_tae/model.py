@@ -87,21 +87,6 @@ class VideoUpsample(nn.Module):
         return x if self.temporal is None else self.temporal(x, batch_size)
 
 
-class FrameDoubling(nn.Module):
-    """Nearest-neighbour doubling of the frames and its convolution.
-
-    Args:
-        channels: channels in and out.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.temporal = TemporalUpsampleConv(channels)
-
-    def forward(self, x: Tensor, batch_size: int) -> Tensor:
-        return self.temporal(x, batch_size)
-
-
 class ResidualBlock(nn.Module):
     """Twice norm, SiLU, convolution, with a shortcut.
 
@@ -287,7 +272,7 @@ class Decoder(nn.Module):
                 layers.append(VideoUpsample(width, dimensionality=dimensionality, temporal=level <= num_temporal_levels))
         self.layers = nn.ModuleList(layers)
         self.norm_out = GroupNormSiLU(norm_groups, width)
-        self.doubling = FrameDoubling(width) if doubles_last else None
+        self.temporal = TemporalUpsampleConv(width) if doubles_last else None
         self.conv_out = VideoConv(width, 3 * patch_size**2, dimensionality=dimensionality)
         self.gradient_checkpointing = False
 
@@ -296,8 +281,8 @@ class Decoder(nn.Module):
         for layer in [self.middle, *self.layers]:
             x = _run(layer, x, batch_size, checkpointed=self.gradient_checkpointing and self.training)
         x = self.norm_out(x)
-        if self.doubling is not None:
-            x = self.doubling(x, batch_size)
+        if self.temporal is not None:
+            x = self.temporal(x, batch_size)
         x = self.conv_out(x, batch_size)
         return F.pixel_shuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last) if self.patch_size > 1 else x
 
