@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+_DIFFERENCE, _STRIDED_DIFFERENCE = 0.2, 0.7  # size of a difference of frames, over that of a frame, at the start
+
 
 def fold_frames(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "bt c h w"]:
     """Fold frames into the batch, in channels-last memory."""
@@ -44,9 +46,10 @@ class Conv2d(nn.Conv2d):
 class TemporalConv(nn.Module):
     """1-D convolution along time with symmetric replicate padding (3.1.1), on folded frames.
 
-    It starts as the identity (the centre tap passes a frame on, the others are zero), so that adding it to an image model changes
-    nothing; with a stride it starts as a binomial average around every `stride`-th frame, so that no frame is lost and a static video
-    is left as it is.
+    It starts as the identity (the centre tap passes a frame on), so that adding it to an image model changes nothing; with a stride it
+    starts as a binomial average around every `stride`-th frame, so that no frame is lost. To either comes a random difference of later
+    and earlier frames, weak without a stride: it is nothing on a static video, and it hands motion on from the first step, where an
+    average would lose it.
 
     Args:
         channels: channels in and out.
@@ -64,14 +67,16 @@ class TemporalConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Make it the identity, or an average where it has a stride."""
-        nn.init.dirac_(self.weight)
+        """Make it the identity, or an average where it has a stride, and add differences of frames."""
+        last, strided = self.kernel_size - 1, self.stride > 1
+        taps = [math.comb(last, tap) / 2**last if strided else float(2 * tap == last) for tap in range(self.kernel_size)]
+        share = _STRIDED_DIFFERENCE if strided else _DIFFERENCE
+        nn.init.normal_(self.weight, std=share * (2.0 * self.weight.shape[1]) ** -0.5)
         nn.init.zeros_(self.bias)
-        if self.stride > 1:
-            last = self.kernel_size - 1
-            taps = torch.tensor([math.comb(last, tap) / 2**last for tap in range(self.kernel_size)])
-            with torch.no_grad():
-                self.weight.copy_(torch.eye(self.weight.shape[0])[:, :, None] * taps)
+        with torch.no_grad():
+            difference = self.weight - self.weight.flip(-1)
+            eye = torch.eye(self.weight.shape[0], device=self.weight.device, dtype=self.weight.dtype)
+            self.weight.copy_(difference + eye[:, :, None] * torch.tensor(taps, device=eye.device, dtype=eye.dtype))
 
     def forward(self, x: Float[Tensor, "bt c h w"], batch_size: int) -> Float[Tensor, "bs o h w"]:
         t = x.shape[0] // batch_size

@@ -15,7 +15,6 @@ from moviegen_cast.stages import Stage, StagedRun
 from moviegen_core.files import write_bytes
 
 _MASTER = "chosen.ckpt"
-_PLACEMENT = "grid"  # the smaller world
 
 
 def quickstart(
@@ -24,6 +23,7 @@ def quickstart(
     num_clips: int = 3072,
     num_pairs: int = 96,
     two_object_share: float = 0.125,
+    spread: float = 0.125,
     max_steps: int | None = None,
     num_threads: int | None = None,
     seed: int = 0,
@@ -37,6 +37,7 @@ def quickstart(
         num_clips: films to train on.
         num_pairs: held-out prompts, each with its own noise, that the oracle judges.
         two_object_share: share of the training films with two objects.
+        spread: how far sizes, places and ways stray, 0 to 1. The whole world, 1, needs hours of training where the default needs minutes.
         max_steps: cap on the steps of every training, for a trial run that learns nothing.
         num_threads: threads of the CPU to use; all unless given.
         seed: root of all randomness.
@@ -45,7 +46,8 @@ def quickstart(
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    settings = {"num_clips": num_clips, "num_pairs": num_pairs, "two_object_share": two_object_share, "max_steps": max_steps, "seed": seed}
+    world = {"spread": spread, "seed": seed}
+    settings = {"num_clips": num_clips, "num_pairs": num_pairs, "two_object_share": two_object_share, "max_steps": max_steps, **world}
     run = StagedRun(Path(folder), settings=settings)
     root = run.folder
     cap = (
@@ -60,7 +62,7 @@ def quickstart(
     image_weights, weights = root / "tae_image" / _MASTER, root / "tae" / _MASTER
     run.run(
         [
-            Stage("clips", "render the toy world into shards", partial(_render, num_clips=num_clips, share=two_object_share, seed=seed)),
+            Stage("clips", "render the toy world into shards", partial(_render, num_clips=num_clips, share=two_object_share, world=world)),
             Stage("tae_image", "train the image autoencoder", partial(_fit, preset="quickstart/tae_image", args=[*films, *cap])),
             Stage(
                 "tae",
@@ -73,29 +75,29 @@ def quickstart(
                 "train text-to-video",
                 partial(_fit, preset="quickstart/t2v", args=[*cached, f"--model.autoencoder_checkpoint={weights}", *cap]),
             ),
-            Stage("films", "generate films for held-out prompts", partial(_generate, root=root, num_pairs=num_pairs, seed=seed)),
-            Stage("oracle", "let the oracle judge", partial(_judge, root=root, weights=weights, seed=seed)),
+            Stage("films", "generate films for held-out prompts", partial(_generate, root=root, num_pairs=num_pairs, **world)),
+            Stage("oracle", "let the oracle judge", partial(_judge, root=root, weights=weights)),
         ]
     )
     _report(run)
 
 
-def _render(folder: Path, *, num_clips: int, share: float, seed: int) -> None:
+def _render(folder: Path, *, num_clips: int, share: float, world: dict[str, Any]) -> None:
     from moviegen_data.shards import ShardWriter
 
     for prefix, count in (("train", num_clips), ("val", 64)):
         with ShardWriter(folder, prefix=prefix, max_samples=512, overwrite=True) as writer:
-            for key, parts in _samples(prefix, count, share, seed):
+            for key, parts in _samples(prefix, count, share, world):
                 writer.write(key, parts)
 
 
-def _samples(stage: str, count: int, share: float, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _samples(stage: str, count: int, share: float, world: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     from moviegen_data.toyworld import render_scenes
     from moviegen_data.toyworld.media import encode_sample
 
     num_pairs = round(count * share)
     for num_objects, number in ((1, count - num_pairs), (2, num_pairs)):
-        for key, clip in render_scenes(number, seed=seed, num_objects=num_objects, split="train", stage=stage, placement=_PLACEMENT):
+        for key, clip in render_scenes(number, num_objects=num_objects, split="train", stage=stage, **world):
             yield f"{key}-{num_objects}", encode_sample(clip)
 
 
@@ -121,11 +123,11 @@ def _cache(folder: Path, *, clips: Path, weights: Path) -> None:
         )
 
 
-def _generate(folder: Path, *, root: Path, num_pairs: int, seed: int) -> None:
+def _generate(folder: Path, *, root: Path, num_pairs: int, seed: int, spread: float) -> None:
     """Films for held-out prompts, the same with the text dropped, and films of two objects."""
     from moviegen_core.cli import main
 
-    prompts = {"single": _prompts(num_pairs, 1, seed), "pairs": _prompts(min(32, num_pairs), 2, seed)}
+    prompts = {"single": _prompts(num_pairs, 1, seed, spread), "pairs": _prompts(min(32, num_pairs), 2, seed, spread)}
     prompts["dropped"] = [{**prompt, "caption": ""} for prompt in prompts["single"]]
     for name, items in prompts.items():
         file = folder / f"{name}.json"
@@ -136,16 +138,16 @@ def _generate(folder: Path, *, root: Path, num_pairs: int, seed: int) -> None:
         )
 
 
-def _prompts(count: int, num_objects: int, seed: int) -> list[dict[str, Any]]:
+def _prompts(count: int, num_objects: int, seed: int, spread: float) -> list[dict[str, Any]]:
     from moviegen_data.toyworld import caption_scene, sample_scene
     from moviegen_data.toyworld.stream import scene_seed
 
-    world = {"num_objects": num_objects, "split": "held_out", "placement": _PLACEMENT}
+    world = {"num_objects": num_objects, "split": "held_out", "spread": spread}
     specs = [sample_scene(scene_seed(seed, "predict", index), **world) for index in range(count)]
     return [{"key": f"film-{index:04d}", "caption": caption_scene(spec), "scene": spec.to_dict()} for index, spec in enumerate(specs)]
 
 
-def _judge(folder: Path, *, root: Path, weights: Path, seed: int) -> None:
+def _judge(folder: Path, *, root: Path, weights: Path) -> None:
     """Read every film back from its file and score it against the scene its prompt was written for."""
     from moviegen_eval.oracle import Oracle, chance
 

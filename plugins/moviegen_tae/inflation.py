@@ -1,8 +1,8 @@
 """Inflation (3.1.1): start a temporal autoencoder from the weights of an image autoencoder.
 
 Two sources are understood: diffusers' `AutoencoderKL` layout, and a checkpoint of our own frame-wise autoencoder. Temporal convolutions
-start as the identity (strided ones as an average) and temporal attention at zero, so the inflated model equals the image model on one
-frame; full 3-D kernels get the image's kernel as their centre tap.
+start as the identity (strided ones as an average) plus differences of frames, and temporal attention at zero, so the inflated model
+equals the image model on one frame and on a static video; full 3-D kernels get the image's kernel as their centre tap.
 """
 
 import re

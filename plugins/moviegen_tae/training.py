@@ -120,7 +120,7 @@ class TemporalAutoencoder(Autoencoder):
         self.register_load_state_dict_post_hook(_forgive_discriminator)
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew (temporal layers as the identity) and forget the latents' statistics."""
+        """Draw all weights anew (temporal layers so that they leave a static video as it is) and forget the latents' statistics."""
         for module in [module for child in self.children() for module in child.modules()]:
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()

@@ -23,8 +23,7 @@ class _EmbeddedConditioner(TextConditioner):
         num_heads: its attention heads; divides `width_text`.
         max_tokens: tokens per text, the start token included.
         dropout: probability in [0, 1] that a training sample sees the empty prompt instead.
-        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see. Small models learn
-            what the words say much sooner that way than by cross-attention alone.
+        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see.
     """
 
     def __init__(
@@ -65,8 +64,7 @@ class HashedWordConditioner(_EmbeddedConditioner):
         max_words: words and marks per prompt, a start token included; what is beyond is cut with a warning.
         num_buckets: rows of the table that n-grams are hashed into.
         dropout: probability in [0, 1] that a training sample sees the empty prompt instead.
-        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see. Small models learn
-            what the words say much sooner that way than by cross-attention alone.
+        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see.
     """
 
     def __init__(
@@ -110,8 +108,7 @@ class ByteConditioner(_EmbeddedConditioner):
         num_heads: its attention heads; divides `width_text`.
         max_bytes: bytes per prompt, a start token included; what is beyond is cut with a warning.
         dropout: probability in [0, 1] that a training sample sees the empty prompt instead.
-        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see. Small models learn
-            what the words say much sooner that way than by cross-attention alone.
+        pooled: also add a projection of the mean token to the time-step embedding, which every layer's norms see.
     """
 
     def __init__(

@@ -35,6 +35,7 @@ from moviegen_data.toyworld import (
 )
 from moviegen_data.toyworld.captions import MOTION_WORDS, SHAPE_WORDS
 from moviegen_data.toyworld.scene import EXTENT
+from moviegen_data.toyworld.tracks import keep_apart
 
 AREAS = {
     "circle": np.pi,
@@ -75,14 +76,19 @@ class TestScenes:
         assert sample_scene(5, num_objects=2, grounds=GROUNDS) == sample_scene(5, num_objects=2, grounds=GROUNDS)
         assert sample_scene(5) != sample_scene(6)
 
-    def test_a_grid_is_a_small_world(self):
-        specs = [sample_scene(seed, placement="grid") for seed in range(300)]
-        objects = [item for spec in specs for item in spec.objects]
-        assert {(item.x, item.y) for item in objects} == {(x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0)}
-        assert len({item.radius for item in objects}) == len(SIZES)
-        assert len({item.reach for item in objects}) == 1
-        with pytest.raises(UsageError, match="did you mean 'grid'"):
-            sample_scene(0, placement="gird")
+    def test_spread_brings_objects_to_their_middle(self):
+        def drawn(spread):
+            return [sample_scene(seed, spread=spread).objects[0] for seed in range(200)]
+
+        assert {(item.x, item.y, item.reach) for item in drawn(0.0)} == {(0.5, 0.5, 0.7)}
+        assert len({item.radius for item in drawn(0.0)}) == len(SIZES)
+        some, all_ = (np.array([(item.x, item.y, item.radius) for item in drawn(spread)]) for spread in (0.25, 1.0))
+        assert np.ptp(some, axis=0)[:2] == pytest.approx(0.25 * np.ptp(all_, axis=0)[:2])
+        assert abs(some - 0.5)[:, :2].max() <= 0.125
+        assert [item.combination for item in drawn(0.25)] == [item.combination for item in drawn(1.0)]
+
+    def test_two_objects_keep_apart_in_the_smallest_world(self):
+        assert all(keep_apart(*sample_scene(seed, num_objects=2, spread=0.0).objects) for seed in range(30))
 
     def test_json_round_trip(self):
         spec = sample_scene(3, num_objects=2, grounds=GROUNDS, text_probability=1.0)
@@ -103,6 +109,8 @@ class TestScenes:
             sample_scene(0, grounds=["stripe"])
         with pytest.raises(UsageError, match="name at least one"):
             sample_scene(0, grounds=[])
+        with pytest.raises(UsageError, match="give a number between"):
+            sample_scene(0, spread=1.5)
 
     def test_two_objects_never_touch_and_differ_in_colour(self):
         for seed in range(30):

@@ -92,14 +92,29 @@ def test_full_convolution(frames: int, stride: int, temporal_stride: int) -> Non
     compare(layer, lambda x: layer(x, 2), plain, video)
 
 
-def test_temporal_layers_start_as_the_identity_or_an_average() -> None:
-    frames = torch.randn(6, 4, 3, 3)
-    torch.testing.assert_close(TemporalConv(4)(frames, 2), frames)
-    torch.testing.assert_close(TemporalUpsampleConv(4)(frames, 2), frames.view(2, 3, 4, 3, 3).repeat_interleave(2, 1).flatten(0, 1))
-    averages = [(3 * frames[0] + frames[1]) / 4, (frames[1] + 3 * frames[2]) / 4]  # of 1-2-1, the end frames standing twice
-    torch.testing.assert_close(TemporalConv(4, stride=2)(frames[:3], 1), torch.stack(averages))
-    still = frames[:1].expand(5, -1, -1, -1)
-    torch.testing.assert_close(TemporalConv(4, kernel_size=5, stride=2)(still, 1), still[:3])
+def test_temporal_layers_leave_a_static_video_as_it_is_at_the_start() -> None:
+    still = torch.randn(1, 4, 3, 3).expand(6, -1, -1, -1)
+    for layer, num_frames in (
+        (TemporalConv(4), 6),
+        (TemporalConv(4, kernel_size=5), 6),
+        (TemporalUpsampleConv(4), 12),
+        (TemporalConv(4, stride=2), 3),
+        (TemporalConv(4, kernel_size=5, stride=2), 3),
+    ):
+        torch.testing.assert_close(layer(still, 1), still[:1].expand(num_frames, -1, -1, -1))
+
+
+def test_temporal_layers_start_as_the_identity_or_an_average_and_a_difference() -> None:
+    torch.manual_seed(0)
+    frames = torch.randn(6, 64, 3, 3)
+    averages = torch.stack([(3 * frames[0] + frames[1]) / 4, (frames[1] + 3 * frames[2]) / 4])  # of 1-2-1, the end frames standing twice
+    for layer, clip, wanted, size in ((TemporalConv(64), frames, frames, 0.2), (TemporalConv(64, stride=2), frames[:3], averages, 0.7)):
+        even = (layer.weight + layer.weight.flip(-1)) / 2
+        odd = (layer.weight - even)[:, :, 2]
+        assert odd.std().item() == pytest.approx(size / 64**0.5, rel=0.05)
+        with torch.no_grad():
+            layer.weight.copy_(even)
+        torch.testing.assert_close(layer(clip, 1), wanted)
 
 
 def test_layout_is_kept() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from moviegen_core.errors import UsageError
-from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Placement, Split
+from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Split
 from moviegen_data.toyworld.stream import ResumableLoader, ToyWorldStream
 
 
@@ -32,7 +32,7 @@ class ToyWorldData(LightningDataModule):
         split: combinations of training and validation: "train", "held_out" or "all".
         predict_split: combinations of the prompts to predict for.
         text_probability: how often a word is written into the picture (and quoted in the caption), 0 to 1.
-        placement: "free", or the smaller world on a "grid"; see `sample_scene`.
+        spread: how far sizes, places and ways stray, 0 (a small world) to 1; see `sample_scene`.
         fps_prefix: put the paper's "FPS-8" in front of the captions.
         fresh_epochs: every training epoch renders new scenes; otherwise the same ones return.
     """
@@ -57,7 +57,7 @@ class ToyWorldData(LightningDataModule):
         split: Split = "train",
         predict_split: Split = "held_out",
         text_probability: float = 0.0,
-        placement: Placement = "free",
+        spread: float = 1.0,
         fps_prefix: bool = False,
         fresh_epochs: bool = True,
     ) -> None:
@@ -77,7 +77,7 @@ class ToyWorldData(LightningDataModule):
             "num_objects": num_objects,
             "grounds": tuple(grounds),
             "text_probability": text_probability,
-            "placement": placement,
+            "spread": spread,
             "fps_prefix": fps_prefix,
         }
 

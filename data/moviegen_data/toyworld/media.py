@@ -14,7 +14,7 @@ from moviegen_core.media.images import png_bytes
 from moviegen_core.media.video import encode_video
 from moviegen_data.toyworld.renderer import ToyClip, render
 from moviegen_data.toyworld.sampling import sample_scene
-from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Placement, Split
+from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Split
 from moviegen_data.toyworld.stream import describe, scene_seed, to_pixels
 
 
@@ -30,7 +30,7 @@ def render_scenes(
     grounds: Sequence[str] = PLAIN_GROUNDS,
     split: Split = "train",
     text_probability: float = 0.0,
-    placement: Placement = "free",
+    spread: float = 1.0,
     stage: str = "folder",
 ) -> Iterator[tuple[str, ToyClip]]:
     """Render scenes one after the other, as (key, clip).
@@ -46,7 +46,7 @@ def render_scenes(
         grounds: kinds of ground to draw from.
         split: "train" leaves the held-out combinations out.
         text_probability: how often a word is written into the picture.
-        placement: "free", or the smaller world on a "grid"; see `sample_scene`.
+        spread: how far sizes, places and ways stray, 0 (a small world) to 1; see `sample_scene`.
         stage: scenes of different stages differ: "train", "val", "predict", "images", "folder".
     """
     for index in range(num_clips):
@@ -56,7 +56,7 @@ def render_scenes(
             grounds=grounds,
             split=split,
             text_probability=text_probability,
-            placement=placement,
+            spread=spread,
         )
         yield f"toy-{stage}-{index:08d}", render(spec, num_frames=num_frames, height=height, width=width, fps=fps)
 
@@ -74,6 +74,7 @@ def write_media_folder(
     grounds: Sequence[str] = PLAIN_GROUNDS,
     split: Split = "train",
     text_probability: float = 0.0,
+    spread: float = 1.0,
 ) -> Path:
     """Write scenes as ordinary mp4 (png for one frame) files, captions.csv (file, caption) and ground_truth.jsonl; return the folder.
 
@@ -89,6 +90,7 @@ def write_media_folder(
         grounds: kinds of ground to draw from.
         split: "train" leaves the held-out combinations out.
         text_probability: how often a word is written into the picture.
+        spread: how far sizes, places and ways stray, 0 (a small world) to 1; see `sample_scene`.
     """
     folder = Path(folder)
     rows, truths = io.StringIO(newline=""), []
@@ -96,7 +98,7 @@ def write_media_folder(
     table.writerow(["file", "caption"])
     scenes = render_scenes(
         num_clips, num_frames=num_frames, height=height, width=width, fps=fps,
-        seed=seed, num_objects=num_objects, grounds=grounds, split=split, text_probability=text_probability,
+        seed=seed, num_objects=num_objects, grounds=grounds, split=split, text_probability=text_probability, spread=spread,
     )  # fmt: skip
     for key, clip in scenes:
         name = f"{key}.png" if num_frames == 1 else f"{key}.mp4"

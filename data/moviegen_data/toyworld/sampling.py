@@ -13,15 +13,13 @@ from moviegen_data.toyworld.scene import (
     WORDS,
     GroundSpec,
     ObjectSpec,
-    Placement,
     SceneSpec,
     Split,
     combinations,
-    require,
 )
 from moviegen_data.toyworld.tracks import keep_apart
 
-_GRID_REACH = 0.9  # length of every way on the grid
+_MIDDLE_REACH = 0.7  # length of a way where nothing strays
 _CROWDED = (0.14, 0.16)  # radii of two small objects whose ways leave no room for larger ones
 
 
@@ -33,7 +31,7 @@ def sample_scene(
     split: Split = "all",
     text_probability: float = 0.0,
     combination: tuple[str, str, str] | None = None,
-    placement: Placement = "free",
+    spread: float = 1.0,
 ) -> SceneSpec:
     """Draw a scene; the same arguments give the same scene on every machine.
 
@@ -44,11 +42,14 @@ def sample_scene(
         split: every object's combination is of this split.
         text_probability: how often a word is written into the picture.
         combination: shape, colour and motion of the first object; None draws them.
-        placement: "free" draws radii, positions and lengths of ways from ranges; "grid" has one radius per size, 3 × 3 positions and one
-            length, a world small enough to be learnt in minutes. Two objects that find no room on the grid are placed freely.
+        spread: how far radii, places and lengths of ways stray from their middle, 0 to 1. At 1 they fill their ranges; at 0 objects of one
+            combination and size all do the same, in the middle of the frame. A small spread is a small world, learnt in minutes. The
+            places and ways of two objects always fill their ranges, because they must keep apart.
     """
     if num_objects not in (1, 2):
         raise UsageError(f"num_objects={num_objects} was given", "the toy world has scenes of 1 or 2 objects", "choose one of these")
+    if not 0.0 <= spread <= 1.0:
+        raise UsageError(f"spread={spread} was given", "0 puts everything in its middle, 1 fills the ranges", "give a number between them")
     if not grounds:
         raise UsageError("no grounds were given", f"there are {', '.join(GROUNDS)}", "name at least one")
     rng = np.random.default_rng(seed)
@@ -56,14 +57,13 @@ def sample_scene(
     chosen = [first]
     if num_objects == 2:
         chosen.append(_pick(rng, [c for c in combinations(split) if c[1] != first[1]]))
-    require("placement", placement, ("free", "grid"))
-    objects = _place(rng, chosen, on_grid=placement == "grid")
+    objects = _place(rng, chosen, spread=spread)
     ground = _sample_ground(rng, _pick(rng, grounds))
     text = _pick(rng, WORDS) if rng.random() < text_probability else None
     return SceneSpec(objects, ground, seed=int(seed), text=text, moment=float(rng.random()))
 
 
-def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]], *, on_grid: bool) -> tuple[ObjectSpec, ...]:
+def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]], *, spread: float) -> tuple[ObjectSpec, ...]:
     """Sizes and positions; two objects are drawn again until they keep apart, small ones with shorter ways when that is hard."""
     for attempt in range(2000):
         crowded = attempt >= 40
@@ -71,18 +71,20 @@ def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]], *, 
         objects = []
         for shape, colour, motion in chosen:
             size = _pick(rng, tuple(SIZES)) if not crowded else "small"
-            radius, x, y, reach = (
-                rng.uniform(*(_CROWDED if crowded else SIZES[size])),
-                rng.random(),
-                rng.random(),
-                rng.uniform(least_reach, 1.0),
-            )
-            if on_grid and not crowded:
-                radius, x, y, reach = sum(SIZES[size]) / 2, int(3 * x) / 2, int(3 * y) / 2, _GRID_REACH
-            objects.append(ObjectSpec(shape, colour, size, motion, float(radius), float(x), float(y), float(reach)))
+            radii = _CROWDED if crowded else SIZES[size]
+            radius = _toward(sum(radii) / 2, rng.uniform(*radii), spread)
+            x, y, reach = rng.random(), rng.random(), rng.uniform(least_reach, 1.0)
+            if len(chosen) == 1:
+                x, y, reach = _toward(0.5, x, spread), _toward(0.5, y, spread), _toward(_MIDDLE_REACH, reach, spread)
+            objects.append(ObjectSpec(shape, colour, size, motion, radius, x, y, reach))
         if len(objects) == 1 or keep_apart(*objects):
             return tuple(objects)
     raise AssertionError(f"no room for {chosen}")
+
+
+def _toward(middle: float, drawn: float, spread: float) -> float:
+    """What was drawn, brought nearer to the middle of its range."""
+    return float(drawn if spread == 1.0 else middle + spread * (drawn - middle))
 
 
 def _sample_ground(rng: np.random.Generator, kind: str) -> GroundSpec:

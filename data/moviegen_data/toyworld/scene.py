@@ -32,7 +32,6 @@ EXTENT = {"circle": 1.0, "square": 0.88, "triangle": 1.09, "cross": 1.0, "ring":
 GROWTH = (0.65, 1.25)
 
 Split = Literal["train", "held_out", "all"]
-Placement = Literal["free", "grid"]
 
 
 @dataclass(frozen=True)

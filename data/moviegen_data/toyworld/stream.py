@@ -14,7 +14,7 @@ from moviegen_core.errors import UsageError
 from moviegen_core.prompts import with_fps
 from moviegen_data.toyworld.renderer import ToyClip, render
 from moviegen_data.toyworld.sampling import sample_scene
-from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Placement, SceneSpec, Split
+from moviegen_data.toyworld.scene import PLAIN_GROUNDS, SceneSpec, Split
 
 STAGES = ("train", "val", "predict", "images", "folder")
 
@@ -60,7 +60,7 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
         image_every: every n-th batch holds pictures of one frame instead of clips; 0 for none.
         image_batch_size: pictures per picture batch; as many as clips unless given.
         text_probability: how often a word is written into the picture (and quoted in the caption).
-        placement: "free", or the smaller world on a "grid"; see `sample_scene`.
+        spread: how far sizes, places and ways stray, 0 (a small world) to 1; see `sample_scene`.
         fps_prefix: put "FPS-8" in front of the captions.
         prompts_only: leave the pixels out.
         fresh_epochs: every epoch renders new scenes; otherwise the same ones return.
@@ -86,7 +86,7 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
         image_every: int = 0,
         image_batch_size: int | None = None,
         text_probability: float = 0.0,
-        placement: Placement = "free",
+        spread: float = 1.0,
         fps_prefix: bool = False,
         prompts_only: bool = False,
         fresh_epochs: bool = True,
@@ -108,7 +108,7 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
             "grounds": tuple(grounds),
             "split": split,
             "text_probability": text_probability,
-            "placement": placement,
+            "spread": spread,
         }
         self.image_every, self.image_batch_size = image_every, image_batch_size or batch_size
         self.fps_prefix, self.prompts_only, self.fresh_epochs, self.drop_last = fps_prefix, prompts_only, fresh_epochs, drop_last
