@@ -22,8 +22,8 @@ def quickstart(
     *,
     num_clips: int = 3072,
     num_pairs: int = 96,
-    two_object_share: float = 0.125,
-    spread: float = 0.125,
+    two_object_share: float = 0.0625,
+    spread: float = 0.1,
     max_steps: int | None = None,
     num_threads: int | None = None,
     seed: int = 0,
@@ -37,15 +37,19 @@ def quickstart(
         num_clips: films to train on.
         num_pairs: held-out prompts, each with its own noise, that the oracle judges.
         two_object_share: share of the training films with two objects.
-        spread: how far sizes, places and ways stray, 0 to 1. The whole world, 1, needs hours of training where the default needs minutes.
-        max_steps: cap on the steps of every training, for a trial run that learns nothing.
+        spread: share of the toy world's ranges of radius, position and path length that scenes are drawn from, 0 to 1. The presets' steps
+            are chosen for the default; a larger spread wants more of them. Two objects always have the whole ranges of positions.
+        max_steps: steps of every training in place of its preset's, for a trial run that learns nothing.
         num_threads: threads of the CPU to use; all unless given.
         seed: root of all randomness.
     """
     import torch
 
+    from moviegen_data.toyworld import sample_scene
+
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+    sample_scene(seed, spread=spread)  # refuses a spread that the world does not have before anything is written
     world = {"spread": spread, "seed": seed}
     settings = {"num_clips": num_clips, "num_pairs": num_pairs, "two_object_share": two_object_share, "max_steps": max_steps, **world}
     run = StagedRun(Path(folder), settings=settings)
@@ -75,11 +79,11 @@ def quickstart(
                 "train text-to-video",
                 partial(_fit, preset="quickstart/t2v", args=[*cached, f"--model.autoencoder_checkpoint={weights}", *cap]),
             ),
-            Stage("films", "generate films for held-out prompts", partial(_generate, root=root, num_pairs=num_pairs, **world)),
+            Stage("films", "generate films for held-out prompts", partial(_generate, root=root, num_pairs=num_pairs, world=world)),
             Stage("oracle", "let the oracle judge", partial(_judge, root=root, weights=weights)),
         ]
     )
-    _report(run)
+    _report(run, spread=spread)
 
 
 def _render(folder: Path, *, num_clips: int, share: float, world: dict[str, Any]) -> None:
@@ -95,8 +99,8 @@ def _samples(stage: str, count: int, share: float, world: dict[str, Any]) -> Ite
     from moviegen_data.toyworld import render_scenes
     from moviegen_data.toyworld.media import encode_sample
 
-    num_pairs = round(count * share)
-    for num_objects, number in ((1, count - num_pairs), (2, num_pairs)):
+    num_two_object = round(count * share)
+    for num_objects, number in ((1, count - num_two_object), (2, num_two_object)):
         for key, clip in render_scenes(number, num_objects=num_objects, split="train", stage=stage, **world):
             yield f"{key}-{num_objects}", encode_sample(clip)
 
@@ -123,11 +127,11 @@ def _cache(folder: Path, *, clips: Path, weights: Path) -> None:
         )
 
 
-def _generate(folder: Path, *, root: Path, num_pairs: int, seed: int, spread: float) -> None:
+def _generate(folder: Path, *, root: Path, num_pairs: int, world: dict[str, Any]) -> None:
     """Films for held-out prompts, the same with the text dropped, and films of two objects."""
     from moviegen_core.cli import main
 
-    prompts = {"single": _prompts(num_pairs, 1, seed, spread), "pairs": _prompts(min(32, num_pairs), 2, seed, spread)}
+    prompts = {"single": _prompts(num_pairs, 1, **world), "two_objects": _prompts(min(32, num_pairs), 2, **world)}
     prompts["dropped"] = [{**prompt, "caption": ""} for prompt in prompts["single"]]
     for name, items in prompts.items():
         file = folder / f"{name}.json"
@@ -138,12 +142,12 @@ def _generate(folder: Path, *, root: Path, num_pairs: int, seed: int, spread: fl
         )
 
 
-def _prompts(count: int, num_objects: int, seed: int, spread: float) -> list[dict[str, Any]]:
+def _prompts(count: int, num_objects: int, *, seed: int, spread: float) -> list[dict[str, Any]]:
     from moviegen_data.toyworld import caption_scene, sample_scene
     from moviegen_data.toyworld.stream import scene_seed
 
-    world = {"num_objects": num_objects, "split": "held_out", "spread": spread}
-    specs = [sample_scene(scene_seed(seed, "predict", index), **world) for index in range(count)]
+    seeds = [scene_seed(seed, "predict", index) for index in range(count)]
+    specs = [sample_scene(each, num_objects=num_objects, split="held_out", spread=spread) for each in seeds]
     return [{"key": f"film-{index:04d}", "caption": caption_scene(spec), "scene": spec.to_dict()} for index, spec in enumerate(specs)]
 
 
@@ -154,7 +158,7 @@ def _judge(folder: Path, *, root: Path, weights: Path) -> None:
     films = root / "films"
     score = Oracle().score
     figures: dict[str, Any] = {"chance": {name: round(share, 4) for name, share in chance().items()}}
-    for name in ("single", "dropped", "pairs"):
+    for name in ("single", "dropped", "two_objects"):
         specs = _specs(films / f"{name}.json")
         figures[name] = _fractions(score(_read(films / name, films / f"{name}.json"), specs))
     truth, rebuilt = _reconstruct(_specs(films / "single.json")[:64], weights)
@@ -195,7 +199,7 @@ def _fractions(scored: "OracleScore") -> dict[str, float]:
     return {name: round(share, 4) for name, share in scored.to_dict().items()}
 
 
-def _report(run: StagedRun) -> None:
+def _report(run: StagedRun, *, spread: float) -> None:
     from moviegen_core.media.images import contact_sheet
     from moviegen_core.media.video import read_video
 
@@ -205,9 +209,10 @@ def _report(run: StagedRun) -> None:
         oracle=found["single"],
         chance=found["chance"],
         ablation=found["dropped"],
-        two_objects=found["pairs"],
+        two_objects=found["two_objects"],
         reconstruction=found["reconstruction"],
         num_pairs=found["num_pairs"],
+        spread=spread,
         psnr_db=round(found["psnr_db"], 2),
         seconds=run.seconds,
     )

@@ -26,6 +26,7 @@ class Figures:
         two_objects: the same for prompts with two objects (no bar is set for them).
         reconstruction: the same for held-out films passed through the autoencoder alone, the ceiling of all others.
         num_pairs: number of single-object prompt-and-seed pairs.
+        spread: share of the toy world's ranges that scenes were drawn from.
         psnr_db: reconstruction quality of the autoencoder on held-out films.
         seconds: time spent by stage.
     """
@@ -36,6 +37,7 @@ class Figures:
     two_objects: Mapping[str, float]
     reconstruction: Mapping[str, float]
     num_pairs: int
+    spread: float
     psnr_db: float
     seconds: Mapping[str, float]
 
@@ -99,7 +101,8 @@ svg {{ width: 100%; height: auto; background: #fafafa; }} .curves {{ display: gr
 </style>
 <h1>moviegen quickstart</h1>
 <p>Films for {figures.num_pairs} prompts whose combination of colour, shape and motion was never trained on, judged by an oracle that
-reads pixels and never sees the prompt. The autoencoder reconstructs held-out films at {figures.psnr_db:.1f} dB.</p>
+reads pixels and never sees the prompt. Radii, positions and path lengths of single objects are drawn from {100 * figures.spread:.3g} %
+of the toy world's ranges. The autoencoder reconstructs held-out films at {figures.psnr_db:.1f} dB.</p>
 <table><tr><th></th><th>colour</th><th>shape</th><th>motion</th></tr>{table}</table>
 <h2>Films</h2><div class="films">{cells}</div>
 <h2>Curves</h2><div class="curves">{plots}</div>

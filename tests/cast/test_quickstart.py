@@ -25,6 +25,7 @@ def test_report_has_the_promised_fields(run):
         assert set(report[name]) == {"colour", "shape", "motion"}
         assert all(0.0 <= share <= 1.0 for share in report[name].values())
     assert report["num_pairs"] == 2
+    assert report["spread"] == 0.1
     assert set(report["seconds"]) == {"clips", "tae_image", "tae", "latents", "t2v", "films", "oracle"}
     assert report["versions"]["moviegen"]
 
@@ -35,6 +36,18 @@ def test_films_are_what_was_asked_for(run):
     assert (run / "contact_sheet.png").stat().st_size > 1000
     page = (run / "index.html").read_text()
     assert page.count("<video") == 2 and "<svg" in page
+
+
+def test_prompts_are_of_the_world_that_was_trained_on(run):
+    prompts = json.loads((run / "films" / "single.json").read_text())
+    assert all(abs(prompt["scene"]["objects"][0][axis] - 0.5) <= 0.05 for prompt in prompts for axis in "xy")
+
+
+def test_a_spread_outside_of_its_range_leaves_nothing_behind(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["quickstart", f"--folder={tmp_path / 'new'}", "--spread=2"])
+    assert "give a number between them" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_events_hold_the_curves(run):

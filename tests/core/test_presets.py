@@ -152,3 +152,14 @@ def test_shipped_presets_are_found():
     assert names == {
         path.relative_to(core_preset_directory()).with_suffix("").as_posix() for path in core_preset_directory().rglob("*.yaml")
     }
+
+
+def test_schedules_of_shipped_presets_end_where_training_ends():
+    checked = 0
+    for preset in find_presets():
+        settings = compose([preset.name])
+        schedule = settings.get("model", {}).get("init_args", {}).get("lr_scheduler") or {}
+        if "total_steps" in schedule.get("init_args", {}) and "max_steps" in settings.get("trainer", {}):
+            assert schedule["init_args"]["total_steps"] == settings["trainer"]["max_steps"], preset.name
+            checked += 1
+    assert checked >= 4

@@ -35,7 +35,6 @@ from moviegen_data.toyworld import (
 )
 from moviegen_data.toyworld.captions import MOTION_WORDS, SHAPE_WORDS
 from moviegen_data.toyworld.scene import EXTENT
-from moviegen_data.toyworld.tracks import keep_apart
 
 AREAS = {
     "circle": np.pi,
@@ -76,19 +75,24 @@ class TestScenes:
         assert sample_scene(5, num_objects=2, grounds=GROUNDS) == sample_scene(5, num_objects=2, grounds=GROUNDS)
         assert sample_scene(5) != sample_scene(6)
 
-    def test_spread_brings_objects_to_their_middle(self):
+    def test_spread_narrows_every_range_towards_its_centre(self):
         def drawn(spread):
-            return [sample_scene(seed, spread=spread).objects[0] for seed in range(200)]
+            objects = [sample_scene(seed, spread=spread).objects[0] for seed in range(200)]
+            middles = {size: sum(SIZES[size]) / 2 for size in SIZES}
+            offsets = [(item.x - 0.5, item.y - 0.5, item.reach - 0.7, item.radius - middles[item.size]) for item in objects]
+            return np.array(offsets), [item.combination for item in objects]
 
-        assert {(item.x, item.y, item.reach) for item in drawn(0.0)} == {(0.5, 0.5, 0.7)}
-        assert len({item.radius for item in drawn(0.0)}) == len(SIZES)
-        some, all_ = (np.array([(item.x, item.y, item.radius) for item in drawn(spread)]) for spread in (0.25, 1.0))
-        assert np.ptp(some, axis=0)[:2] == pytest.approx(0.25 * np.ptp(all_, axis=0)[:2])
-        assert abs(some - 0.5)[:, :2].max() <= 0.125
-        assert [item.combination for item in drawn(0.25)] == [item.combination for item in drawn(1.0)]
+        (none, _), (some, combinations_some), (everything, combinations_all) = drawn(0.0), drawn(0.25), drawn(1.0)
+        np.testing.assert_allclose(none, 0.0, atol=1e-12)
+        np.testing.assert_allclose(some, 0.25 * everything, atol=1e-12)
+        assert np.ptp(everything, axis=0)[:2].min() > 0.9
+        assert combinations_some == combinations_all
 
-    def test_two_objects_keep_apart_in_the_smallest_world(self):
-        assert all(keep_apart(*sample_scene(seed, num_objects=2, spread=0.0).objects) for seed in range(30))
+    def test_two_objects_keep_the_whole_range_of_positions(self):
+        scenes = [sample_scene(seed, num_objects=2, spread=0.0) for seed in range(60)]
+        objects = [item for scene in scenes for item in scene.objects]
+        assert np.ptp([item.x for item in objects]) > 0.9
+        assert len({item.reach for item in objects}) == len(objects)
 
     def test_json_round_trip(self):
         spec = sample_scene(3, num_objects=2, grounds=GROUNDS, text_probability=1.0)
@@ -282,6 +286,14 @@ class TestStream:
                 assert all(is_held_out(*thing.combination) for thing in SceneSpec.from_dict(item["scene"]).objects)
                 assert (item["num_frames"], item["height"], item["width"]) == (16, 64, 64)
 
+    def test_spread_reaches_every_stage(self):
+        data = ToyWorldData(num_train=4, num_val=4, num_predict=4, batch_size=4, num_frames=1, height=16, width=16, spread=0.0)
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.predict_dataloader()):
+            places = [(item["scene"]["objects"][0]["x"], item["scene"]["objects"][0]["y"]) for batch in loader for item in batch.metadata]
+            assert places == [(0.5, 0.5)] * 4
+        with pytest.raises(UsageError, match="give a number between"):
+            ToyWorldData(spread=2.0)
+
     def test_all_arguments_show_on_the_command_line(self):
         check_component_typed(ToyWorldData)
 
@@ -344,11 +356,12 @@ def test_a_killed_run_goes_on_with_the_next_batch(tmp_path, stop, num_workers):
 
 
 def test_a_media_folder_holds_what_its_tables_say(tmp_path):
-    folder = write_media_folder(tmp_path / "clips", num_clips=3, num_frames=5, height=32, width=48, text_probability=1.0)
+    folder = write_media_folder(tmp_path / "clips", num_clips=3, num_frames=5, height=32, width=48, text_probability=1.0, spread=0.1)
     with (folder / "captions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     truths = [json.loads(line) for line in (folder / "ground_truth.jsonl").read_text().splitlines()]
-    scenes = list(render_scenes(3, num_frames=5, height=32, width=48, text_probability=1.0))
+    scenes = list(render_scenes(3, num_frames=5, height=32, width=48, text_probability=1.0, spread=0.1))
+    assert all(abs(clip.spec.objects[0].x - 0.5) <= 0.05 for _, clip in scenes)
     assert {path.name for path in folder.iterdir()} == {row["file"] for row in rows} | {"captions.csv", "ground_truth.jsonl"}
     for row, truth, (key, clip) in zip(rows, truths, scenes, strict=True):
         assert row == {"file": f"{key}.mp4", "caption": clip.caption}

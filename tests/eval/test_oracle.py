@@ -64,8 +64,9 @@ def degrade(video, seed):
         (14, 3000, {"grounds": PLAIN_GROUNDS}, {"num_frames": 24}),
         (14, 4000, {"grounds": PLAIN_GROUNDS}, {"width": 96}),
         (14, 5000, {"grounds": PLAIN_GROUNDS, "text_probability": 1.0}, {}),
+        (70, 10000, {"grounds": PLAIN_GROUNDS, "spread": 0.1}, {}),
     ],
-    ids=["plain", "patterned", "128px", "24frames", "wide", "with-words"],
+    ids=["plain", "patterned", "128px", "24frames", "wide", "with-words", "small-world"],
 )
 def test_ground_truth_is_read_right(count, start, settings, form):
     specs = scenes(count, start, **settings)

@@ -40,14 +40,14 @@ def replicated(video: torch.Tensor, pad: int = 1) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 8])
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1)])
-def test_temporal_convolution(frames: int, kernel: int, stride: int) -> None:
-    layer = randomised(TemporalConv(4, kernel_size=kernel, stride=stride)).double()
+@pytest.mark.parametrize("stride", [1, 2])
+def test_temporal_convolution(frames: int, stride: int) -> None:
+    layer = randomised(TemporalConv(4, stride=stride)).double()
     video = torch.randn(2, 4, frames, 3, 5, dtype=torch.float64)
     compare(
         layer,
         lambda x: layer(x, 2),
-        lambda x: F.conv3d(replicated(x, kernel // 2), layer.weight[..., None, None], layer.bias, stride=(stride, 1, 1)),
+        lambda x: F.conv3d(replicated(x), layer.weight[..., None, None], layer.bias, stride=(stride, 1, 1)),
         video,
     )
     assert layer(fold_frames(video), 2).shape[0] == 2 * -(-frames // stride)
@@ -96,10 +96,8 @@ def test_temporal_layers_leave_a_static_video_as_it_is_at_the_start() -> None:
     still = torch.randn(1, 4, 3, 3).expand(6, -1, -1, -1)
     for layer, num_frames in (
         (TemporalConv(4), 6),
-        (TemporalConv(4, kernel_size=5), 6),
         (TemporalUpsampleConv(4), 12),
         (TemporalConv(4, stride=2), 3),
-        (TemporalConv(4, kernel_size=5, stride=2), 3),
     ):
         torch.testing.assert_close(layer(still, 1), still[:1].expand(num_frames, -1, -1, -1))
 
@@ -123,11 +121,6 @@ def test_layout_is_kept() -> None:
         assert layer(frames, 2).is_contiguous(memory_format=torch.channels_last)
     assert UpsampleConv2d(4, 4)(frames).is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(unfold_frames(frames, 2), unfold_frames(frames.contiguous(), 2))
-
-
-def test_an_even_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match="odd"):
-        TemporalConv(4, kernel_size=4)
 
 
 def test_resampling_layers_start_close_to_resampling() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from moviegen_core.errors import UsageError
+from moviegen_data.toyworld.sampling import sample_scene
 from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Split
 from moviegen_data.toyworld.stream import ResumableLoader, ToyWorldStream
 
@@ -32,7 +33,7 @@ class ToyWorldData(LightningDataModule):
         split: combinations of training and validation: "train", "held_out" or "all".
         predict_split: combinations of the prompts to predict for.
         text_probability: how often a word is written into the picture (and quoted in the caption), 0 to 1.
-        spread: how far sizes, places and ways stray, 0 (a small world) to 1; see `sample_scene`.
+        spread: share of the ranges of radius, position and path length that is drawn from, 0 to 1; see `sample_scene`.
         fps_prefix: put the paper's "FPS-8" in front of the captions.
         fresh_epochs: every training epoch renders new scenes; otherwise the same ones return.
     """
@@ -62,6 +63,7 @@ class ToyWorldData(LightningDataModule):
         fresh_epochs: bool = True,
     ) -> None:
         super().__init__()
+        sample_scene(0, num_objects=num_objects, grounds=grounds, split=split, spread=spread)  # refuses what the world does not have
         if not 0.0 <= text_probability <= 1.0:
             raise UsageError(f"text_probability={text_probability} was given", "a probability lies between 0 and 1", "give such a number")
         self.num_train, self.num_val, self.num_predict = num_train, num_val, num_predict

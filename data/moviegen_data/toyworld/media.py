@@ -46,7 +46,7 @@ def render_scenes(
         grounds: kinds of ground to draw from.
         split: "train" leaves the held-out combinations out.
         text_probability: how often a word is written into the picture.
-        spread: how far sizes, places and ways stray, 0 (a small world) to 1; see `sample_scene`.
+        spread: share of the ranges of radius, position and path length that is drawn from, 0 to 1; see `sample_scene`.
         stage: scenes of different stages differ: "train", "val", "predict", "images", "folder".
     """
     for index in range(num_clips):
@@ -90,7 +90,7 @@ def write_media_folder(
         grounds: kinds of ground to draw from.
         split: "train" leaves the held-out combinations out.
         text_probability: how often a word is written into the picture.
-        spread: how far sizes, places and ways stray, 0 (a small world) to 1; see `sample_scene`.
+        spread: share of the ranges of radius, position and path length that is drawn from, 0 to 1; see `sample_scene`.
     """
     folder = Path(folder)
     rows, truths = io.StringIO(newline=""), []

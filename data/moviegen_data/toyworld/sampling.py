@@ -19,7 +19,7 @@ from moviegen_data.toyworld.scene import (
 )
 from moviegen_data.toyworld.tracks import keep_apart
 
-_MIDDLE_REACH = 0.7  # length of a way where nothing strays
+_CENTRAL_REACH = 0.7  # below the range of spread 1: short paths leave more of the frame to the shape, which is what takes longest to learn
 _CROWDED = (0.14, 0.16)  # radii of two small objects whose ways leave no room for larger ones
 
 
@@ -42,14 +42,14 @@ def sample_scene(
         split: every object's combination is of this split.
         text_probability: how often a word is written into the picture.
         combination: shape, colour and motion of the first object; None draws them.
-        spread: how far radii, places and lengths of ways stray from their middle, 0 to 1. At 1 they fill their ranges; at 0 objects of one
-            combination and size all do the same, in the middle of the frame. A small spread is a small world, learnt in minutes. The
-            places and ways of two objects always fill their ranges, because they must keep apart.
+        spread: share of the ranges of radius, position and path length that is drawn from, 0 to 1. At 0 objects of one combination and
+            size all take the same path, through the middle of the frame and shorter than any at 1. A small spread is a small world,
+            learnt in minutes. Positions and paths of two objects always have their whole ranges, because the two must keep apart.
     """
     if num_objects not in (1, 2):
         raise UsageError(f"num_objects={num_objects} was given", "the toy world has scenes of 1 or 2 objects", "choose one of these")
     if not 0.0 <= spread <= 1.0:
-        raise UsageError(f"spread={spread} was given", "0 puts everything in its middle, 1 fills the ranges", "give a number between them")
+        raise UsageError(f"spread={spread} was given", "0 draws from the middle of a range, 1 from all of it", "give a number between them")
     if not grounds:
         raise UsageError("no grounds were given", f"there are {', '.join(GROUNDS)}", "name at least one")
     rng = np.random.default_rng(seed)
@@ -72,19 +72,19 @@ def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]], *, 
         for shape, colour, motion in chosen:
             size = _pick(rng, tuple(SIZES)) if not crowded else "small"
             radii = _CROWDED if crowded else SIZES[size]
-            radius = _toward(sum(radii) / 2, rng.uniform(*radii), spread)
+            radius = _narrowed(rng.uniform(*radii), sum(radii) / 2, spread)
             x, y, reach = rng.random(), rng.random(), rng.uniform(least_reach, 1.0)
             if len(chosen) == 1:
-                x, y, reach = _toward(0.5, x, spread), _toward(0.5, y, spread), _toward(_MIDDLE_REACH, reach, spread)
+                x, y, reach = _narrowed(x, 0.5, spread), _narrowed(y, 0.5, spread), _narrowed(reach, _CENTRAL_REACH, spread)
             objects.append(ObjectSpec(shape, colour, size, motion, radius, x, y, reach))
         if len(objects) == 1 or keep_apart(*objects):
             return tuple(objects)
     raise AssertionError(f"no room for {chosen}")
 
 
-def _toward(middle: float, drawn: float, spread: float) -> float:
-    """What was drawn, brought nearer to the middle of its range."""
-    return float(drawn if spread == 1.0 else middle + spread * (drawn - middle))
+def _narrowed(drawn: float, centre: float, spread: float) -> float:
+    """What was drawn, brought nearer to a centre; exactly what was drawn at a spread of 1."""
+    return float((1.0 - spread) * centre + spread * drawn)
 
 
 def _sample_ground(rng: np.random.Generator, kind: str) -> GroundSpec:

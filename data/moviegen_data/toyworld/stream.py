@@ -60,7 +60,7 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
         image_every: every n-th batch holds pictures of one frame instead of clips; 0 for none.
         image_batch_size: pictures per picture batch; as many as clips unless given.
         text_probability: how often a word is written into the picture (and quoted in the caption).
-        spread: how far sizes, places and ways stray, 0 (a small world) to 1; see `sample_scene`.
+        spread: share of the ranges of radius, position and path length that is drawn from, 0 to 1; see `sample_scene`.
         fps_prefix: put "FPS-8" in front of the captions.
         prompts_only: leave the pixels out.
         fresh_epochs: every epoch renders new scenes; otherwise the same ones return.
