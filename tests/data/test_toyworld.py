@@ -79,7 +79,7 @@ class TestScenes:
         def drawn(spread):
             objects = [sample_scene(seed, spread=spread).objects[0] for seed in range(200)]
             middles = {size: sum(SIZES[size]) / 2 for size in SIZES}
-            offsets = [(item.x - 0.5, item.y - 0.5, item.reach - 0.7, item.radius - middles[item.size]) for item in objects]
+            offsets = [(item.x - 0.5, item.y - 0.5, item.reach - 0.75, item.radius - middles[item.size]) for item in objects]
             return np.array(offsets), [item.combination for item in objects]
 
         (none, _), (some, combinations_some), (everything, combinations_all) = drawn(0.0), drawn(0.25), drawn(1.0)

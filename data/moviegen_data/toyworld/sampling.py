@@ -19,7 +19,7 @@ from moviegen_data.toyworld.scene import (
 )
 from moviegen_data.toyworld.tracks import keep_apart
 
-_CENTRAL_REACH = 0.7  # below the range of spread 1: short paths leave more of the frame to the shape, which is what takes longest to learn
+_CENTRAL_REACH = 0.75  # the least of spread 1: short paths leave more of the frame to the shape, which is what takes longest to learn
 _CROWDED = (0.14, 0.16)  # radii of two small objects whose ways leave no room for larger ones
 
 
@@ -43,7 +43,7 @@ def sample_scene(
         text_probability: how often a word is written into the picture.
         combination: shape, colour and motion of the first object; None draws them.
         spread: share of the ranges of radius, position and path length that is drawn from, 0 to 1. At 0 objects of one combination and
-            size all take the same path, through the middle of the frame and shorter than any at 1. A small spread is a small world,
+            size all take the same path, through the middle of the frame and as short as the shortest at 1. A small spread is a small world,
             learnt in minutes. Positions and paths of two objects always have their whole ranges, because the two must keep apart.
     """
     if num_objects not in (1, 2):
