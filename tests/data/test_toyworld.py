@@ -115,6 +115,8 @@ class TestScenes:
             sample_scene(0, grounds=[])
         with pytest.raises(UsageError, match="give a number between"):
             sample_scene(0, spread=1.5)
+        with pytest.raises(UsageError, match="numbered from 0"):
+            sample_scene(-1)
 
     def test_two_objects_never_touch_and_differ_in_colour(self):
         for seed in range(30):

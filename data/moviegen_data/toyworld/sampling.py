@@ -48,6 +48,8 @@ def sample_scene(
     """
     if num_objects not in (1, 2):
         raise UsageError(f"num_objects={num_objects} was given", "the toy world has scenes of 1 or 2 objects", "choose one of these")
+    if seed < 0:
+        raise UsageError(f"seed={seed} was given", "scenes are numbered from 0", "give a non-negative integer")
     if not 0.0 <= spread <= 1.0:
         raise UsageError(f"spread={spread} was given", "0 draws from the middle of a range, 1 from all of it", "give a number between them")
     if not grounds:
