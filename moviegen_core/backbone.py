@@ -1,10 +1,16 @@
 """The backbone interface: a velocity field over latents."""
 
+from typing import TYPE_CHECKING
+
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from moviegen_core.conditioner import Conditioning
+from moviegen_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from moviegen_core.parallel.plan import ParallelPlan
 
 
 class Backbone(LightningModule):
@@ -25,6 +31,20 @@ class Backbone(LightningModule):
     def forward(self, x_t: Float[Tensor, "b c ..."], t: Float[Tensor, " b"], conditioning: Conditioning) -> Float[Tensor, "b c ..."]:
         """Predict the velocity at `x_t`; t in [0, 1], 0 is noise and 1 is data."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x_t, t, conditioning)")
+
+    def parallelize(self, plan: "ParallelPlan") -> None:
+        """Shard this backbone in place; by FSDP alone unless a subclass knows more.
+
+        Raises:
+            UsageError: the plan wants context or tensor parallelism, which this backbone has not.
+        """
+        if plan.context.size() * plan.tensor.size() > 1:
+            raise UsageError(
+                f"context_parallel_size={plan.context.size()} and tensor_parallel_size={plan.tensor.size()} were given",
+                f"{type(self).__name__} can be sharded over data alone",
+                "leave both at 1, or override its parallelize(plan)",
+            )
+        plan.shard(self)
 
     def num_tokens(self, latent_shape: tuple[int, ...]) -> int:
         """Sequence length for one latent of shape (c, t, h, w)."""

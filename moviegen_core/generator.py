@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.backbone import Backbone
@@ -19,9 +20,13 @@ from moviegen_core.conditioner import Conditioner, Conditioning
 from moviegen_core.flow.objective import squared_error
 from moviegen_core.flow.path import OptimalTransportPath, Path
 from moviegen_core.flow.timesteps import LogitNormalTimesteps, Timesteps
+from moviegen_core.parallel.clipping import clip_gradients, is_sharded
 from moviegen_core.randomness import seed_step
 from moviegen_core.sampler import FlowSampler, Sampler
 from moviegen_core.weights import load_into, load_state_dict
+
+if TYPE_CHECKING:
+    from moviegen_core.parallel.plan import ParallelPlan
 
 
 class FlowModel(LightningModule):
@@ -104,6 +109,15 @@ class FlowModel(LightningModule):
             self.autoencoder.requires_grad_(False).eval()
         if self.init_checkpoint is not None:
             self.load_stage(self.init_checkpoint)
+        plan = getattr(self._trainer.strategy, "plan", None) if self._trainer is not None else None
+        if plan is not None:
+            self.parallelize(plan)
+
+    def parallelize(self, plan: "ParallelPlan") -> None:
+        """Shard the trained parts over a mesh of processes; the frozen autoencoder stays whole on each."""
+        for conditioner in self.conditioners.values():
+            plan.shard(conditioner, methods=["null"])
+        self.backbone.parallelize(plan)
 
     def load_stage(self, checkpoint: str | FilePath) -> None:
         """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""
@@ -134,6 +148,15 @@ class FlowModel(LightningModule):
                 "shards never reaches; leave lr_scheduler out and add the callback HalveOnPlateau"
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: int | float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by the norm over all parameters of all processes, however each is sharded."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and is_sharded(self):
+            clip_gradients(self, gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -- training ------------------------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,10 @@ class Unpatchify(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int, int]) -> Float[Tensor, "b c t h w"]:
         """The latent whose patches the tokens are."""
+        return self.fold(self.linear(tokens), grid)
+
+    def fold(self, cells: Float[Tensor, "b n k"], grid: tuple[int, int, int]) -> Float[Tensor, "b c t h w"]:
+        """The latent whose patches have these cells."""
         (t, h, w), (kt, kh, kw) = grid, self.patch_size
-        cells = self.linear(tokens).reshape(-1, t, h, w, self.out_channels, kt, kh, kw)
+        cells = cells.reshape(-1, t, h, w, self.out_channels, kt, kh, kw)
         return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(-1, self.out_channels, t * kt, h * kh, w * kw)

@@ -1,5 +1,7 @@
 """The Movie Gen Video backbone (3.1.3): a transformer over the patches of a latent video. Shape legend: `moviegen_core.batch`."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,7 +14,11 @@ from moviegen_core.nn.linear import Projection, compute_dtype
 from moviegen_core.nn.modulation import LayerModulation, RMSNorm, TimeEmbedding
 from moviegen_core.nn.patchify import Patchify, PatchSize, Unpatchify
 from moviegen_core.nn.positions import FactorizedPositions
+from moviegen_core.nn.sequence import WholeSequence
 from moviegen_core.nn.transformer import TransformerBlock
+
+if TYPE_CHECKING:
+    from moviegen_core.parallel.plan import ParallelPlan
 
 
 class VideoTransformer(Backbone):
@@ -71,6 +77,7 @@ class VideoTransformer(Backbone):
         self.final_bias = LayerModulation(width=width, num_outputs=2)
         self.final_norm = RMSNorm(width=width, eps=norm_eps)
         self.unpatchify = Unpatchify(width=width, out_channels=in_channels, patch_size=patch_size)
+        self.sequence = WholeSequence()
 
     def forward(self, x_t: Float[Tensor, "b c t h w"], t: Float[Tensor, " b"], conditioning: Conditioning) -> Float[Tensor, "b c t h w"]:
         """Predict the velocity at `x_t`; t in [0, 1], 0 is noise and 1 is data.
@@ -94,6 +101,9 @@ class VideoTransformer(Backbone):
         if context is not None:
             context, mask = context.to(dtype), mask[:, None, None, :]
 
+        x, positions = self.sequence.split(x, dim=1), self.sequence.split(positions, dim=0)
+        modulation = self.sequence.replicate(modulation)
+        context = None if context is None else self.sequence.replicate(context)
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
             if recompute:
@@ -101,8 +111,16 @@ class VideoTransformer(Backbone):
             else:
                 x = block(x, positions, modulation, context, mask)
 
+        x = self.sequence.leave_tensor_group(x)
         scale, shift = self.final_bias(self.final_modulation(embedding).unflatten(-1, (2, -1)))
-        return self.unpatchify(self.final_norm(x, scale, shift), grid).to(x_t.dtype)
+        cells = self.sequence.join(self.unpatchify.linear(self.final_norm(x, scale, shift)))
+        return self.unpatchify.fold(cells, grid).to(x_t.dtype)
+
+    def parallelize(self, plan: "ParallelPlan") -> None:
+        """Shard the backbone over data, context and tensor."""
+        from moviegen_t2v.parallelize import parallelize
+
+        parallelize(self, plan)
 
     def num_tokens(self, latent_shape: tuple[int, ...]) -> int:
         """Sequence length for one latent of shape (c, t, h, w)."""

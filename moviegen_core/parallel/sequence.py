@@ -1,0 +1,66 @@
+"""A sequence of tokens cut over processes (3.1.6, A.2)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_gather_tensor_autograd
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from moviegen_core.nn.sequence import WholeSequence
+
+
+class ShardedSequence(WholeSequence):
+    """The sequence cut over a context-parallel group and, within each share, over a tensor-parallel group.
+
+    Outside `split` ... `join` everything is the same on all these processes. A sequence whose length their number does not divide gets
+    tokens of zeros at its end, which no real token ever sees. Within the blocks a process's gradient is that of its own tokens times the
+    size of the context group (each of its processes sends back the whole gradient of `join`), so that the mean over data and context,
+    which FSDP takes, is right for every parameter.
+
+    Args:
+        context: the context-parallel mesh, one-dimensional.
+        tensor: the tensor-parallel mesh, one-dimensional.
+    """
+
+    def __init__(self, context: DeviceMesh, tensor: DeviceMesh) -> None:
+        super().__init__()
+        self.context, self.tensor = context, tensor
+        self.length = 0
+
+    def split(self, tokens: Tensor, dim: int) -> Tensor:
+        """This process's share of the tokens along `dim`; a tensor sharded over the tensor group where that is larger than 1."""
+        self.length = tokens.shape[dim]
+        num_shares = self.context.size() * self.tensor.size()
+        missing = -self.length % num_shares
+        if missing:
+            tokens = F.pad(tokens, (0, 0) * (tokens.ndim - 1 - dim) + (0, missing))
+        if self.context.size() > 1:
+            tokens = tokens.chunk(self.context.size(), dim)[self.context.get_local_rank()]
+        if self.tensor.size() > 1:
+            tokens = DTensor.from_local(tokens, self.tensor, [Replicate()], run_check=False).redistribute(placements=[Shard(dim)])
+        return tokens
+
+    def replicate(self, shared: Tensor) -> Tensor:
+        """The same on every process of the tensor group; its gradient is summed over them."""
+        return DTensor.from_local(shared, self.tensor, [Replicate()], run_check=False) if self.tensor.size() > 1 else shared
+
+    def leave_tensor_group(self, tokens: Tensor) -> Tensor:
+        """The tokens (b, n, d) of this process's share of the context, whole on every process of the tensor group."""
+        return tokens.redistribute(placements=[Replicate()]).to_local() if isinstance(tokens, DTensor) else tokens
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """The tokens (b, n, ...) of all processes, in order, without those that were added."""
+        if self.context.size() > 1:
+            tokens = all_gather_tensor_autograd(tokens.contiguous(), gather_dim=1, group=self.context)
+        return tokens[:, : self.length]
+
+    def gather_keys(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before the kernel of self-attention: keys and values (b, a, l, e) of all tokens; backward reduce-scatters their gradients."""
+        query, key, value, mask = args
+        if self.context.size() > 1:
+            both = all_gather_tensor_autograd(torch.stack([key, value]).contiguous(), gather_dim=3, group=self.context)
+            key, value = both.unbind(0)
+        return query, key[:, :, : self.length], value[:, :, : self.length], mask

@@ -1,0 +1,62 @@
+"""Tensor and sequence parallelism of the transformer block: which matrix is cut how (3.1.6, A.2)."""
+
+from typing import Any
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from moviegen_core.errors import UsageError
+from moviegen_core.nn.attention import Attention
+from moviegen_core.nn.transformer import SwiGLU, TransformerBlock
+
+
+def shard_block(block: TransformerBlock, mesh: DeviceMesh) -> None:
+    """Cut a block's matrices over a tensor-parallel mesh; its tokens come and go as shards of the sequence.
+
+    Queries, keys, values and the first two matrices of the feed-forward network are cut by rows, the last of either by columns; tokens
+    are gathered once before each and reduce-scattered after it. Norms, gates and residuals work on shards of the sequence, with
+    replicated parameters whose gradients are summed.
+
+    Raises:
+        UsageError: the heads do not divide by the mesh.
+    """
+    column = ColwiseParallel(input_layouts=Replicate())
+    row = RowwiseParallel(input_layouts=Shard(-1), output_layouts=Shard(1), use_local_output=False)
+    for attention in (block.self_attention, block.cross_attention):
+        _require_divisible(attention, mesh)
+        plan = {"wq": column, "wk": column, "wv": column, "wo": row}
+        parallelize_module(attention, mesh, plan, src_data_rank=None)
+    parallelize_module(block.ffn, mesh, {"w1": column, "w3": column, "w2": row}, src_data_rank=None)
+    for part in (block.self_attention, block.cross_attention, block.ffn):
+        part.register_forward_pre_hook(_gather_tokens)
+    for module in block.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not isinstance(parameter, DTensor):
+                replicated = distribute_tensor(parameter.detach(), mesh, [Replicate()], src_data_rank=None)
+                module.register_parameter(name, nn.Parameter(replicated, requires_grad=parameter.requires_grad))
+
+
+def _gather_tokens(_: Attention | SwiGLU, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Gather what is sharded along the sequence, the same tensor once."""
+    gathered: dict[int, DTensor] = {}
+    out = []
+    for value in args:
+        if isinstance(value, DTensor):
+            if id(value) not in gathered:
+                gathered[id(value)] = value.redistribute(placements=[Replicate()])
+            value = gathered[id(value)]
+        out.append(value)
+    return tuple(out)
+
+
+def _require_divisible(attention: Attention, mesh: DeviceMesh) -> None:
+    num_heads = attention.wq.out_features // attention.head_width
+    if num_heads % mesh.size():
+        fitting = [size for size in range(1, num_heads + 1) if num_heads % size == 0]
+        raise UsageError(
+            f"tensor_parallel_size={mesh.size()} was given for {num_heads} attention heads",
+            "every process holds whole heads, as many as the others",
+            f"give one of {', '.join(map(str, fitting))}",
+        )
