@@ -11,6 +11,7 @@ def moviegen_components() -> Iterator[Component]:
     """The classes that join the parts."""
     yield Component("model", "moviegen_core.generator.FlowModel", "a generator trained by flow matching in latents (3.1.2)")
     yield Component("sampler", "moviegen_core.sampler.FlowSampler", "schedule x solver x guidance x windows (3.4.2)")
+    yield Component("strategy", "moviegen_core.parallel.strategy.MeshStrategy", "FSDP x context x tensor parallelism (3.1.6)")
     callbacks = "moviegen_core.callbacks"
     yield Component("callback", f"{callbacks}.ema.ExponentialMovingAverage", "average of the weights, used to validate and predict (6.1.6)")
     yield Component("callback", f"{callbacks}.checkpoint.LastCheckpoint", "last.ckpt, every so many steps and when training ends")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from moviegen_core.batch import MediaBatch
+
+if TYPE_CHECKING:
+    from moviegen_core.parallel.plan import ParallelPlan
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,10 @@ class Conditioner(LightningModule):
     def forward(self, batch: MediaBatch) -> Conditioning:
         """Encode the batch's condition."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(batch) -> Conditioning")
+
+    def parallelize(self, plan: "ParallelPlan") -> None:
+        """Shard this conditioner in place over data x context; it is whole while `forward` or `null` runs."""
+        plan.shard(self, methods=["null"])
 
     def null(self, batch: MediaBatch) -> Conditioning:
         """Encode the condition's absence for as many samples as the batch has; opens the same doors as `forward`."""

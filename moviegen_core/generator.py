@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from moviegen_core.conditioner import Conditioner, Conditioning
 from moviegen_core.flow.objective import squared_error
 from moviegen_core.flow.path import OptimalTransportPath, Path
 from moviegen_core.flow.timesteps import LogitNormalTimesteps, Timesteps
+from moviegen_core.nn.initialization import can_materialize, draw_weights, seeded
 from moviegen_core.parallel.clipping import clip_gradients, is_sharded
-from moviegen_core.randomness import seed_step
+from moviegen_core.randomness import run_seed, seed_from, seed_step
 from moviegen_core.sampler import FlowSampler, Sampler
 from moviegen_core.weights import load_into, load_state_dict
 
@@ -94,13 +95,26 @@ class FlowModel(LightningModule):
     # -- building ------------------------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Build the parts, once; weights of earlier stages are loaded here."""
+        """Build the parts, once, and shard them where the strategy has a plan; weights of earlier stages are loaded here.
+
+        Initial weights depend on the run's seed alone. On a mesh of processes the backbone is built without memory, sharded, and only
+        then given weights, so that it never exists whole.
+        """
         if self.backbone is not None:
             return
         backbone, conditioners, autoencoder = self.factories
-        self.backbone = backbone()
+        plan = getattr(self._trainer.strategy, "plan", None) if self._trainer is not None else None
+        with seeded(run_seed(), "backbone"), torch.device("meta") if plan is not None else nullcontext():
+            self.backbone = backbone()
+        if plan is not None and not can_materialize(self.backbone):
+            with seeded(run_seed(), "backbone"):
+                self.backbone = backbone()
         for name, factory in conditioners.items():
-            self.conditioners[name] = factory(self.backbone.width)
+            with seeded(run_seed(), name):
+                self.conditioners[name] = factory(self.backbone.width)
+        if plan is not None:
+            self.parallelize(plan)
+        draw_weights(self.backbone, run_seed(), name="backbone")
         if autoencoder is not None:
             self.autoencoder = autoencoder()
             self.autoencoder.configure_model()
@@ -109,15 +123,14 @@ class FlowModel(LightningModule):
             self.autoencoder.requires_grad_(False).eval()
         if self.init_checkpoint is not None:
             self.load_stage(self.init_checkpoint)
-        plan = getattr(self._trainer.strategy, "plan", None) if self._trainer is not None else None
-        if plan is not None:
-            self.parallelize(plan)
 
     def parallelize(self, plan: "ParallelPlan") -> None:
         """Shard the trained parts over a mesh of processes; the frozen autoencoder stays whole on each."""
         for conditioner in self.conditioners.values():
-            plan.shard(conditioner, methods=["null"])
+            conditioner.parallelize(plan)
         self.backbone.parallelize(plan)
+        if any(parameter.is_meta for parameter in self.backbone.parameters()):
+            self.backbone.to_empty(device=plan.device)
 
     def load_stage(self, checkpoint: str | FilePath) -> None:
         """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""
@@ -152,9 +165,9 @@ class FlowModel(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: int | float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm over all parameters of all processes, however each is sharded."""
+        """Clip by the norm over all parameters of all processes, however each is sharded; a sharded model's norm is logged."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and is_sharded(self):
-            clip_gradients(self, gradient_clip_val)
+            self.log("grad_norm", clip_gradients(self, gradient_clip_val))
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -343,5 +356,4 @@ def _share(key: str) -> float:
 
 def _noise(shape: Sequence[int], seed: int, key: str) -> Tensor:
     # Drawn on the CPU from the sample's own name: the same on one process and on many, on a CPU and on a GPU.
-    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed_from(seed, key)))

@@ -14,7 +14,7 @@ import pluggy
 hookspec = pluggy.HookspecMarker("moviegen")
 hookimpl = pluggy.HookimplMarker("moviegen")
 
-Kind = Literal["model", "backbone", "autoencoder", "conditioner", "sampler", "data", "callback"]
+Kind = Literal["model", "backbone", "autoencoder", "conditioner", "sampler", "data", "callback", "strategy"]
 
 
 @dataclass(frozen=True)

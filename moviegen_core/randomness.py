@@ -6,18 +6,24 @@ import os
 import torch
 from lightning.pytorch import LightningModule
 
+from moviegen_core.parallel.place import data_place
+
+
+def run_seed() -> int:
+    """The run's seed: that of `seed_everything`, else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+
+def seed_from(*place: object) -> int:
+    """A seed for torch that depends on all parts of a place."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, place)).encode()).digest()[:8], "little") >> 1
+
 
 def seed_step(module: LightningModule, batch_idx: int) -> None:
-    """Seed torch for one training step from the run's seed (`seed_everything`), the rank, the optimizer step and the batch.
+    """Seed torch for one training step from the run's seed (`seed_everything`), the samples' rank, the optimizer step and the batch.
 
     Called at the start of a training step, it makes everything drawn in the step (noise, times, dropped conditions, samples of a
-    posterior) the same after a resume as without the interruption, and different on every data-parallel rank.
+    posterior) the same after a resume as without the interruption, different on every data-parallel rank, and the same on processes that
+    share a sample's sequence or matrices.
     """
-    place = f"{os.environ.get('PL_GLOBAL_SEED', 0)}/{_data_rank(module)}/{module.global_step}/{batch_idx}"
-    torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "little") >> 1)
-
-
-def _data_rank(module: LightningModule) -> int:
-    """Which share of the samples this process sees; processes that share a sample's sequence or matrices have it in common."""
-    kwargs = getattr(module.trainer.strategy, "distributed_sampler_kwargs", None)
-    return int(kwargs["rank"]) if kwargs else module.global_rank
+    torch.manual_seed(seed_from(run_seed(), data_place(module._trainer).rank, module.global_step, batch_idx))

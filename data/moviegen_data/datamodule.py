@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 
 from moviegen_core.errors import UsageError
 from moviegen_core.files import write_bytes
+from moviegen_core.parallel.place import data_place
 from moviegen_data.buckets import Bucket
 from moviegen_data.decoding import ClipPosition, SampleDecoder
 from moviegen_data.faults import SkipReport, logger
@@ -171,7 +172,7 @@ class ShardData(LightningDataModule):
             return
         logger.warning("%s", report.summary())
         if self._log_dir is not None:
-            rank, _ = self._place()
+            rank = data_place(self.trainer).rank
             content = json.dumps(report.as_dict(), indent=1).encode()
             write_bytes(Path(self._log_dir) / f"skipped-{stage}-rank{rank}.json", content)
 
@@ -232,9 +233,9 @@ class ShardData(LightningDataModule):
             raise UsageError(
                 f"the shards {urls!r} were given", f"no sample can be used: {self.skipped.summary()}", "correct the buckets, or the shards"
             )
-        rank, world_size = self._place()
+        place = data_place(self.trainer)
         made = BatchStream(
-            buckets, parts, batch_size=batch_size, stream=stream, seed=self.seed, rank=rank, world_size=world_size, carry=carry
+            buckets, parts, batch_size=batch_size, stream=stream, seed=self.seed, rank=place.rank, world_size=place.count, carry=carry
         )  # fmt: skip
         return readers, made
 
@@ -243,12 +244,6 @@ class ShardData(LightningDataModule):
         if name not in self._readers:
             self._readers[name] = ShardReader(urls)
         return self._readers[name]
-
-    def _place(self) -> tuple[int, int]:
-        """This process's number among those that see different data, and how many there are."""
-        strategy = self.trainer.strategy if self.trainer is not None else None
-        place = getattr(strategy, "distributed_sampler_kwargs", None) or {"rank": 0, "num_replicas": 1}
-        return place["rank"], place["num_replicas"]
 
 
 def as_sources(urls: Urls) -> list[Source]:

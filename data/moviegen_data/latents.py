@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.callbacks.writers import Prediction, predictions
 from moviegen_core.errors import UsageError
+from moviegen_core.parallel.place import data_place
 from moviegen_data.shards import ShardWriter
 from moviegen_data.tensors import latent_bytes
 
@@ -22,8 +23,8 @@ class LatentShardWriter(BasePredictionWriter):
 
     Captions and other facts of a sample's json are kept as they were; `encoded` is added, the size and frame rate of the clip that was
     encoded. In a latent's metadata lie the checksum of the encoder (`encoder`) and the statistics that normalised it (`latent_mean`,
-    `latent_std`). Shards and index take their names only when all are whole; every process writes its own set. Generated latents are
-    written the same way.
+    `latent_std`). Shards and index take their names only when all are whole; every process that sees samples of its own writes its
+    own set. Generated latents are written the same way.
 
     Args:
         output: the folder of the shards.
@@ -67,7 +68,10 @@ class LatentShardWriter(BasePredictionWriter):
             "latent_mean": json.dumps(autoencoder.latent_mean.tolist()),
             "latent_std": json.dumps(autoencoder.latent_std.tolist()),
         }
-        prefix = self.prefix if trainer.world_size == 1 else f"{self.prefix}-rank{trainer.global_rank:04d}"
+        place = data_place(trainer)
+        if not place.leads:
+            return
+        prefix = self.prefix if place.count == 1 else f"{self.prefix}-rank{place.rank:04d}"
         self._writer = ShardWriter(self.output, prefix=prefix, max_samples=self.max_samples, overwrite=self.overwrite)
 
     def write_on_batch_end(
@@ -81,6 +85,8 @@ class LatentShardWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write every sample of the batch."""
+        if self._writer is None:  # another process of those that made it together writes it
+            return
         clip = {}
         if getattr(batch, "video", None) is not None:
             clip = dict(zip(("frames", "height", "width"), batch.video.shape[2:], strict=True))
@@ -90,8 +96,9 @@ class LatentShardWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the shards their names."""
-        self._writer.close()
-        self._writer = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing half-written."""

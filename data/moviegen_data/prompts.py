@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
+from moviegen_core.parallel.place import data_place
 from moviegen_core.prompts import CameraMotion, with_camera_motion, with_fps
 from moviegen_data.buckets import Bucket
 from moviegen_data.order import SampleOrder
@@ -71,12 +72,11 @@ class PromptData(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Batches of prompts; where they do not divide by the ranks, the last ranks repeat a few."""
-        strategy = self.trainer.strategy if self.trainer is not None else None
-        place = getattr(strategy, "distributed_sampler_kwargs", None) or {"rank": 0, "num_replicas": 1}
+        place = data_place(self.trainer)
         parts = [[BucketPart(0, SampleOrder([len(group)], chosen=None, shuffle=False), 1.0)] for group in self._groups()]
         stream = BatchStream(
             [Bucket(num_frames=1, height=1, width=1)] * len(parts), parts,
-            batch_size=self.batch_size, rank=place["rank"], world_size=place["num_replicas"], carry=False,
+            batch_size=self.batch_size, rank=place.rank, world_size=place.count, carry=False,
         )  # fmt: skip
         return DataLoader(_Prompts(self, self._groups()), sampler=PlanSampler(stream), batch_size=None, collate_fn=_same)
 

@@ -19,6 +19,7 @@ from moviegen_core.files import safe_name, write_bytes
 from moviegen_core.media.images import gif_bytes, png_bytes, sheet, shrink, strip, write_strip
 from moviegen_core.media.sound import wav_bytes
 from moviegen_core.media.video import to_uint8, write_video
+from moviegen_core.parallel.place import data_place
 
 Format = Literal["mp4", "gif", "png", "strip", "wav", "sheet"]
 
@@ -142,14 +143,16 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write every sample of the batch."""
-        for sample in predictions(prediction):
-            self.write(sample)
+        """Write every sample of the batch, once where several processes made it together."""
+        if data_place(trainer).leads:
+            for sample in predictions(prediction):
+                self.write(sample)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the contact sheet; every process its own."""
+        """Write the contact sheet; every process that saw samples of its own writes one."""
         if self._cells:
-            name = "contact_sheet.png" if trainer.world_size == 1 else f"contact_sheet_{trainer.global_rank}.png"
+            place = data_place(trainer)
+            name = "contact_sheet.png" if place.count == 1 else f"contact_sheet_{place.rank}.png"
             pictures, captions = zip(*self._cells, strict=True)
             write_bytes(self.output / name, png_bytes(sheet(pictures, captions)))
 

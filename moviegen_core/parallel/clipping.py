@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
@@ -14,13 +15,24 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def gradient_norm(module: nn.Module) -> Tensor:
-    """The norm of all gradients together, the same on every process."""
-    groups: dict[DeviceMesh | None, list[Tensor]] = defaultdict(list)
+    """The norm of all gradients together, in fp32, the same on every process."""
+    # A sum of squares is completed over the mesh dimensions that its gradients are sharded over, and no others.
+    groups: dict[tuple[DeviceMesh | None, tuple[int, ...]], list[Tensor]] = defaultdict(list)
     for parameter in module.parameters():
-        if parameter.grad is not None:
-            groups[parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None].append(parameter.grad)
-    norms = [torch.nn.utils.get_total_norm(gradients) for gradients in groups.values()]
-    return torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
+        gradient = parameter.grad
+        if isinstance(gradient, DTensor):
+            sharded = tuple(dim for dim, placement in enumerate(gradient.placements) if not placement.is_replicate())
+            groups[gradient.device_mesh, sharded].append(gradient.to_local())
+        elif gradient is not None:
+            groups[None, ()].append(gradient)
+    total = torch.zeros(())
+    for (mesh, dims), gradients in groups.items():
+        squares = torch.stack(torch._foreach_norm(gradients, 2, torch.float32)).square().sum()
+        for dim in dims:
+            assert mesh is not None
+            dist.all_reduce(squares, group=mesh.get_group(dim))
+        total = total.to(squares.device) + squares
+    return total.sqrt()
 
 
 @torch.no_grad()

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -18,10 +20,12 @@ class ParallelPlan:
 
     Args:
         mesh: three dimensions, named as above; tensor-parallel neighbours have consecutive ranks.
+        device: where parameters are kept.
         fsdp: further keyword arguments of `torch.distributed.fsdp.fully_shard`.
     """
 
     mesh: DeviceMesh
+    device: torch.device = torch.device("cpu")
     fsdp: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -34,7 +38,7 @@ class ParallelPlan:
         """The processes that share each matrix."""
         return self.mesh[TENSOR]
 
-    @property
+    @cached_property
     def shards(self) -> DeviceMesh:
         """The processes over which FSDP shards parameters: data x context."""
         return self.mesh[DATA, CONTEXT]._flatten(_SHARDS)

@@ -1,12 +1,15 @@
 """The Lightning strategy for training and generating on a mesh of processes: data x context x tensor."""
 
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
 
 from moviegen_core.errors import UsageError
 from moviegen_core.parallel.plan import CONTEXT, DATA, TENSOR, ParallelPlan
@@ -49,10 +52,12 @@ class MeshStrategy(ModelParallelStrategy):
             timeout=timedelta(seconds=timeout_s),
         )
         self.context_parallel_size = context_parallel_size
+        self.cpu_offload = cpu_offload
         self.fsdp: dict[str, Any] = {"reshard_after_forward": reshard_after_forward}
         if param_dtype is not None:
+            # Inputs keep their type: half precision is too coarse for a flow time.
             types = {"param_dtype": getattr(torch, param_dtype), "reduce_dtype": getattr(torch, reduce_dtype)}
-            self.fsdp["mp_policy"] = MixedPrecisionPolicy(**types)
+            self.fsdp["mp_policy"] = MixedPrecisionPolicy(**types, cast_forward_inputs=False)
         if cpu_offload:
             self.fsdp["offload_policy"] = CPUOffloadPolicy()
 
@@ -64,10 +69,44 @@ class MeshStrategy(ModelParallelStrategy):
         assert self.lightning_module is not None
         self.lightning_module._device_mesh = self._device_mesh
 
-    @property
+    def setup(self, trainer: Trainer) -> None:
+        """Set up model and optimizers; evaluation then runs without gradients but not in inference mode, which has no sharded tensors."""
+        for loop in (trainer.validate_loop, trainer.test_loop, trainer.predict_loop, trainer.fit_loop.epoch_loop.val_loop):
+            loop.inference_mode = False
+        self._require_shards()
+        super().setup(trainer)
+
+    def model_to_device(self) -> None:
+        """Move the model; where parameters are offloaded, only those that are not sharded."""
+        if not self.cpu_offload:
+            super().model_to_device()
+            return
+        assert self.model is not None
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            if not isinstance(tensor, DTensor):
+                tensor.data = tensor.data.to(self.root_device)
+
+    @cached_property
     def plan(self) -> ParallelPlan:
         """What modules need to shard themselves."""
-        return ParallelPlan(self.device_mesh, self.fsdp)
+        device = torch.device("cpu") if self.cpu_offload else self.root_device
+        return ParallelPlan(self.device_mesh, device, self.fsdp)
+
+    @property
+    def leads_replica(self) -> bool:
+        """True on the first of the processes that see the same samples."""
+        return self.device_mesh[CONTEXT].get_local_rank() == 0 and self.device_mesh[TENSOR].get_local_rank() == 0
+
+    def _require_shards(self) -> None:
+        """Refuse a model that has not sharded what it trains: every process would go its own way."""
+        assert self.model is not None
+        parameters = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        if parameters and self.world_size > 1:
+            raise UsageError(
+                f"{type(self.lightning_module).__name__} was given with MeshStrategy",
+                f"it leaves {len(parameters)} trained parameters unsharded, e.g. '{parameters[0][0]}'",
+                "use `trainer.strategy: ddp`, or shard them in configure_model with `self.trainer.strategy.plan`",
+            )
 
     def _build_mesh(self) -> DeviceMesh:
         context, tensor = self.context_parallel_size, self._tensor_parallel_size

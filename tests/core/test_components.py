@@ -6,6 +6,7 @@ import inspect
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.strategies import Strategy
 from moviegen_hello import HelloBackbone, HelloConditioner, HelloLatents
 from torch import nn
 
@@ -30,6 +31,7 @@ BASES = {
     "sampler": Sampler,
     "data": LightningDataModule,
     "callback": Callback,
+    "strategy": Strategy,
 }
 OFFERED = [pytest.param(found[0][0], id=name) for name, found in plugin_host().components.items()]
 

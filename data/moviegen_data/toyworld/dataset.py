@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from moviegen_core.errors import UsageError
+from moviegen_core.parallel.place import data_place
 from moviegen_data.toyworld.sampling import sample_scene
 from moviegen_data.toyworld.scene import PLAIN_GROUNDS, Split
 from moviegen_data.toyworld.stream import ResumableLoader, ToyWorldStream
@@ -102,9 +103,8 @@ class ToyWorldData(LightningDataModule):
 
     def stream(self, **settings: Any) -> ToyWorldStream:
         """A stream for this process; `settings` are those of `ToyWorldStream`."""
-        strategy = self.trainer.strategy if self.trainer is not None else None
-        place = getattr(strategy, "distributed_sampler_kwargs", None) or {"num_replicas": 1, "rank": 0}
-        return ToyWorldStream(**{**self.common, **settings}, rank=place["rank"], world_size=place["num_replicas"])
+        place = data_place(self.trainer)
+        return ToyWorldStream(**{**self.common, **settings}, rank=place.rank, world_size=place.count)
 
     def _fixed(self, stage: str, num_samples: int, split: Split, **settings: Any) -> ResumableLoader:
         stream = self.stream(stage=stage, num_samples=num_samples, split=split, fresh_epochs=False, drop_last=False, **settings)

@@ -1,0 +1,172 @@
+"""Trains and samples the smallest text-to-video model on meshes of gloo processes; run as a script by test_mesh.py.
+
+    python mesh_worker.py FOLDER 1x1x1 2x1x1 ...     (data x context x tensor)
+
+One interpreter imports everything and forks the processes of one mesh after the other. Each process leaves FOLDER/MESH-RANK.pt.
+"""
+
+import logging
+import multiprocessing
+import os
+import socket
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+
+from moviegen_core.batch import MediaBatch
+from moviegen_core.callbacks.ema import ExponentialMovingAverage
+from moviegen_core.flow.schedules import LinearSchedule
+from moviegen_core.generator import _noise, _share
+from moviegen_core.parallel.clipping import gradient_norm
+from moviegen_core.parallel.place import data_place
+from moviegen_core.parallel.strategy import MeshStrategy
+from moviegen_core.sampler import FlowSampler
+from moviegen_t2v.model import VideoTransformer
+from moviegen_t2v.training import TextToVideo
+from moviegen_tae.training import TemporalAutoencoder
+from moviegen_text.embedded import HashedWordConditioner
+
+STEPS, MICRO_BATCHES, SAMPLES = 10, 2, 4
+LATENT = (4, 3, 3, 3)  # 27 tokens: no number of processes divides them
+CAPTIONS = ["a red ball moves left", "two squares", "", "a green star on a very long and winding road"]
+
+
+class KeyedDraws(TextToVideo):
+    """Draws noise, time and dropped conditions of a training sample from its key, so that they do not depend on who trains on it."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.losses_seen, self.norms_seen = [], []
+
+    def training_step(self, batch, batch_idx):
+        x_1 = self.latents(batch)
+        noise = torch.stack([_noise(x_1.shape[1:], 1, key) for key in batch.keys])
+        t = torch.tensor([_share(key) for key in batch.keys])
+        dropped = torch.tensor([_share(key) * 10 % 1 < 0.25 for key in batch.keys])
+        loss = self.losses(x_1, noise, t, self.condition(batch, {"prompt": dropped})).mean()
+        self.losses_seen.append(loss.item())
+        return loss
+
+    def on_before_optimizer_step(self, optimizer):
+        self.norms_seen.append(gradient_norm(self).item())
+
+
+class Samples(LightningDataModule):
+    """Micro-batches of SAMPLES samples in all; each data-parallel process sees its share."""
+
+    def _batches(self, count, *, with_latents):
+        place = data_place(self.trainer)
+        share = slice(place.rank * SAMPLES // place.count, (place.rank + 1) * SAMPLES // place.count)
+        batches = []
+        for number in range(count):
+            keys = [f"{number}-{i}" for i in range(SAMPLES)][share]
+            latents = torch.stack([_noise(LATENT, 2, key) for key in keys]) if with_latents else None
+            sizes = {"num_frames": 24, "height": 24, "width": 24}
+            batches.append(MediaBatch(captions=CAPTIONS[share], keys=keys, latents=latents, metadata=[dict(sizes) for _ in keys]))
+        return DataLoader(batches, batch_size=None, shuffle=False)
+
+    def train_dataloader(self):
+        return self._batches(STEPS * MICRO_BATCHES, with_latents=True)
+
+    def predict_dataloader(self):
+        return self._batches(1, with_latents=False)
+
+
+def build_model():
+    return KeyedDraws(
+        backbone=partial(
+            VideoTransformer, num_layers=2, width=32, ffn_width=48, num_heads=4, in_channels=4, patch_size=(1, 1, 1),
+            max_frames=4, max_height=4, max_width=4,
+        ),
+        conditioners={"prompt": lambda width: HashedWordConditioner(width, width_text=16, num_layers=1, num_buckets=64)},
+        autoencoder=partial(
+            TemporalAutoencoder, base_channels=4, channel_multipliers=[1, 1, 1, 1], num_res_blocks=1, latent_channels=4, norm_groups=2
+        ),
+        optimizer=partial(torch.optim.AdamW, lr=1e-2, eps=1e-6),
+        lr_scheduler=partial(torch.optim.lr_scheduler.LinearLR, start_factor=0.5, total_iters=4),
+    )  # fmt: skip
+
+
+def build_trainer(sizes, **arguments):
+    data, context, tensor = sizes
+    count = data * context * tensor
+    strategy = MeshStrategy(data_parallel_size=data, context_parallel_size=context, tensor_parallel_size=tensor) if count > 1 else "auto"
+    return Trainer(
+        accelerator="cpu", devices=count, strategy=strategy, use_distributed_sampler=False, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, **arguments,
+    )  # fmt: skip
+
+
+def whole(tensors):
+    return {name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone() for name, t in tensors.items()}
+
+
+def run(sizes, folder):
+    """Train, then sample, on one mesh."""
+    seed_everything(7, verbose=False)
+    ema = ExponentialMovingAverage(decay=0.9)
+    trainer = build_trainer(sizes, max_steps=STEPS, accumulate_grad_batches=MICRO_BATCHES, gradient_clip_val=0.5, callbacks=[ema])
+    model = build_model()
+    model.sampler = FlowSampler(steps=3, schedule=LinearSchedule())
+    start = {}
+    model.on_train_start = lambda: start.update(whole(dict(model.named_parameters())))
+    trainer.fit(model, datamodule=Samples())
+    predictions = trainer.predict(model, datamodule=Samples())
+    state = {
+        "place": vars(data_place(trainer)),
+        "losses": model.losses_seen,
+        "norms": model.norms_seen,
+        "start": start,
+        "weights": whole({name: p for name, p in model.named_parameters() if p.requires_grad}),
+        "average": whole(ema.averages),
+        "local_elements": sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in model.backbone.parameters()),
+        "samples": {key: video for batch in predictions for key, video in zip(batch["keys"], batch["video"], strict=True)},
+        "latents": {key: latent for batch in predictions for key, latent in zip(batch["keys"], batch["latents"], strict=True)},
+    }
+    torch.save(state, folder / f"{'x'.join(map(str, sizes))}-{trainer.global_rank}.pt")
+
+
+def _enter(rank, count, port, function, arguments):
+    place = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    if count == 1:
+        os.environ.pop("LOCAL_RANK")
+    function(*arguments)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def fork(count, function, *arguments):
+    """Run a function in `count` forked processes that find each other; an exit code other than 0 is an error."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_enter, args=(rank, count, port, function, arguments)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    codes = [process.exitcode for process in processes]
+    if any(codes):
+        raise SystemExit(f"{function.__name__}{arguments}: exit codes {codes}")
+
+
+def quiet():
+    """What Lightning tells users is not for tests."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    quiet()
+    for mesh in sys.argv[2:]:
+        sizes = tuple(map(int, mesh.split("x")))
+        fork(sizes[0] * sizes[1] * sizes[2], run, sizes, Path(sys.argv[1]))
