@@ -59,7 +59,7 @@ class MeshStrategy(ModelParallelStrategy):
             types = {"param_dtype": getattr(torch, param_dtype), "reduce_dtype": getattr(torch, reduce_dtype)}
             self.fsdp["mp_policy"] = MixedPrecisionPolicy(**types, cast_forward_inputs=False)
         if cpu_offload:
-            self.fsdp["offload_policy"] = CPUOffloadPolicy()
+            self.fsdp["offload_policy"] = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
 
     def setup_environment(self) -> None:
         """Join the process group and lay the mesh over it."""

@@ -1,11 +1,12 @@
 """Trains and samples the smallest text-to-video model on meshes of gloo processes; run as a script by test_mesh.py.
 
-    python mesh_worker.py FOLDER 1x1x1 2x1x1 ...     (data x context x tensor)
+    python mesh_worker.py FOLDER 1x1x1 2x1x1 2x1x1-offload ...     (data x context x tensor, and a variant)
 
-One interpreter imports everything and forks the processes of one mesh after the other. Each process leaves FOLDER/MESH-RANK.pt.
+One interpreter imports everything and forks the processes of one mesh after the other. Each process leaves FOLDER/MESH_RANK.pt.
 """
 
 import logging
+import math
 import multiprocessing
 import os
 import socket
@@ -32,6 +33,12 @@ from moviegen_t2v.training import TextToVideo
 from moviegen_tae.training import TemporalAutoencoder
 from moviegen_text.embedded import HashedWordConditioner
 
+VARIANTS = {
+    "": {},
+    "bf16": {"param_dtype": "bfloat16"},
+    "offload": {"cpu_offload": True},
+    "gathered": {"reshard_after_forward": False},
+}
 STEPS, MICRO_BATCHES, SAMPLES = 10, 2, 4
 LATENT = (4, 3, 3, 3)  # 27 tokens: no number of processes divides them
 CAPTIONS = ["a red ball moves left", "two squares", "", "a green star on a very long and winding road"]
@@ -93,10 +100,15 @@ def build_model():
     )  # fmt: skip
 
 
-def build_trainer(sizes, **arguments):
-    data, context, tensor = sizes
-    count = data * context * tensor
-    strategy = MeshStrategy(data_parallel_size=data, context_parallel_size=context, tensor_parallel_size=tensor) if count > 1 else "auto"
+def sizes_of(mesh):
+    return tuple(map(int, mesh.partition("-")[0].split("x")))
+
+
+def build_trainer(mesh, **arguments):
+    data, context, tensor = sizes_of(mesh)
+    count, variant = data * context * tensor, mesh.partition("-")[2]
+    sizes = {"data_parallel_size": data, "context_parallel_size": context, "tensor_parallel_size": tensor}
+    strategy = "ddp" if variant == "ddp" else MeshStrategy(**sizes, **VARIANTS[variant]) if count > 1 else "auto"
     return Trainer(
         accelerator="cpu", devices=count, strategy=strategy, use_distributed_sampler=False, logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, **arguments,
@@ -107,11 +119,11 @@ def whole(tensors):
     return {name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone() for name, t in tensors.items()}
 
 
-def run(sizes, folder):
+def run(mesh, folder):
     """Train, then sample, on one mesh."""
     seed_everything(7, verbose=False)
     ema = ExponentialMovingAverage(decay=0.9)
-    trainer = build_trainer(sizes, max_steps=STEPS, accumulate_grad_batches=MICRO_BATCHES, gradient_clip_val=0.5, callbacks=[ema])
+    trainer = build_trainer(mesh, max_steps=STEPS, accumulate_grad_batches=MICRO_BATCHES, gradient_clip_val=0.5, callbacks=[ema])
     model = build_model()
     model.sampler = FlowSampler(steps=3, schedule=LinearSchedule())
     start = {}
@@ -129,7 +141,7 @@ def run(sizes, folder):
         "samples": {key: video for batch in predictions for key, video in zip(batch["keys"], batch["video"], strict=True)},
         "latents": {key: latent for batch in predictions for key, latent in zip(batch["keys"], batch["latents"], strict=True)},
     }
-    torch.save(state, folder / f"{'x'.join(map(str, sizes))}-{trainer.global_rank}.pt")
+    torch.save(state, folder / f"{mesh}_{trainer.global_rank}.pt")
 
 
 def _enter(rank, count, port, function, arguments):
@@ -168,5 +180,4 @@ def quiet():
 if __name__ == "__main__":
     quiet()
     for mesh in sys.argv[2:]:
-        sizes = tuple(map(int, mesh.split("x")))
-        fork(sizes[0] * sizes[1] * sizes[2], run, sizes, Path(sys.argv[1]))
+        fork(math.prod(sizes_of(mesh)), run, mesh, Path(sys.argv[1]))
