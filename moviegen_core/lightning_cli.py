@@ -11,6 +11,7 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import StrategyRegistry
 
 from moviegen_core.callbacks.configuration import ConfigurationSaver
 from moviegen_core.diagnosis import diagnose
@@ -28,6 +29,8 @@ _NOT_FOR_USERS = (
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     r"Found \d+ module\(s\) in eval mode at the start of training",
     r"The '\w+_dataloader' does not have many workers",
+    r"Your `IterableDataset` has `__len__` defined",
+    r"FSDP2-wrapped module \(\w+\) returned a view tensor",  # nothing of ours writes into an output
 )
 _KNOWN_CHECKPOINTS = ("best", "last", "hpc", "registry")
 
@@ -198,6 +201,9 @@ def import_named_components(text: str, host: PluginHost) -> None:
             ) from error
         if not found:
             raise UsageError(f"class '{name}' was given", f"{module} has no such class", "tell the plugin's author")
+        if component.kind == "strategy" and name.lower() not in StrategyRegistry:
+            # `trainer.strategy: NAME` is a plain word to jsonargparse, and Lightning looks it up in lower case.
+            StrategyRegistry.register(name.lower(), getattr(importlib.import_module(module), name), description=component.summary)
 
 
 def _split_configs(args: Sequence[str]) -> tuple[list[str], list[str]]:

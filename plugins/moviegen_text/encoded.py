@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +15,9 @@ from moviegen_core.errors import UsageError
 from moviegen_core.files import write_bytes
 from moviegen_text.conditioner import TextConditioner
 from moviegen_text.pretrained import Dtype, FrozenEncoder, load_pretrained
+
+if TYPE_CHECKING:
+    from moviegen_core.parallel.plan import ParallelPlan
 
 
 class PretrainedTextConditioner(TextConditioner):
@@ -28,6 +31,8 @@ class PretrainedTextConditioner(TextConditioner):
         max_tokens: tokens per text; what is beyond is cut with a warning.
         pad_to_max: pad every batch to `max_tokens` instead of its longest text, so that shapes never change (for compiled models).
         dtype: precision of the frozen encoder.
+        shard_encoder: shard the frozen encoder over data x context on a mesh of processes, as the paper does with UL2 (3.1.6); whole on
+            every process otherwise.
         cache_name: name of precomputed embeddings in a batch; where a batch has them the encoder does not run.
         precomputed_only: never load the encoder; every batch must bring its embeddings.
         null_path: safetensors file with the empty prompt's embedding, as `save_null` writes it; needed with `precomputed_only` for
@@ -44,6 +49,7 @@ class PretrainedTextConditioner(TextConditioner):
         max_tokens: int = 256,
         pad_to_max: bool = False,
         dtype: Dtype = "float32",
+        shard_encoder: bool = False,
         cache_name: str = "text",
         precomputed_only: bool = False,
         null_path: str | None = None,
@@ -65,6 +71,7 @@ class PretrainedTextConditioner(TextConditioner):
         super().__init__(width, width_text=width_text, dropout=dropout)
         self.pretrained, self.max_tokens, self.pad_to_max, self.dtype_name = pretrained, max_tokens, pad_to_max, dtype
         self.cache_name, self.precomputed_only, self.null_path, self.width_text = cache_name, precomputed_only, null_path, width_text
+        self.shard_encoder = shard_encoder
         self._tokenizer: Any = None
         self._frozen = FrozenEncoder(self.load_network)
         self._null: dict[torch.device, TextEmbedding] = {}
@@ -86,6 +93,11 @@ class PretrainedTextConditioner(TextConditioner):
     def network(self) -> nn.Module:
         """The encoder, loaded at its first use."""
         return self._frozen.on(self.projection.linear.weight.device)
+
+    def parallelize(self, plan: "ParallelPlan") -> None:
+        """Shard the projection, and the frozen encoder where that was asked for."""
+        super().parallelize(plan)
+        self._frozen.plan = plan if self.shard_encoder else None
 
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
         """Encode texts, before the projection; `transformers`' own hidden states of the last layer."""

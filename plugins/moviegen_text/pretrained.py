@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from moviegen_core.errors import UsageError, what_exists
+
+if TYPE_CHECKING:
+    from moviegen_core.parallel.plan import ParallelPlan
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -86,6 +89,7 @@ class FrozenEncoder:
     def __init__(self, load: Callable[[], nn.Module]) -> None:
         self._load = load
         self._network: nn.Module | None = None
+        self.plan: ParallelPlan | None = None  # where set, the network is sharded once it is loaded
 
     @property
     def is_loaded(self) -> bool:
@@ -96,16 +100,25 @@ class FrozenEncoder:
         """The network on a device."""
         if self._network is None:
             self._network = self._load()
-        if next(self._network.parameters()).device != device:
+            if self.plan is not None:
+                self._shard(self._network, self.plan)
+        if self.plan is None and next(self._network.parameters()).device != device:
             with torch.inference_mode(False):
                 self._network.to(device)
         return self._network
+
+    def _shard(self, network: nn.Module, plan: "ParallelPlan") -> None:
+        """Shard a network layer by layer, its layers being those of its longest list of modules."""
+        lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+        for layer in max(lists, key=len, default=()):
+            plan.shard(layer)
+        plan.shard(network)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenEncoder":
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_load": self._load, "_network": None}
+        return {"_load": self._load, "_network": None, "plan": None}
 
 
 def _first_line(error: Exception) -> str:
