@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
@@ -20,7 +21,7 @@ class MuonAdamW(Optimizer):
     A matrix's momentum is replaced by the nearest matrix with orthonormal rows or columns, scaled so that its root mean square is that of
     an AdamW step; so an AdamW learning rate is a good first guess. Kernels count as matrices (out, in·kernel). A parameter whose longer
     side is more than `table_ratio` times its shorter one (an embedding or a positional table) goes to AdamW. Matrices of one shape are
-    orthogonalised together.
+    orthogonalised together. A sharded matrix is gathered for it, on every process of its mesh: exact, and dear for large models.
 
     torch.optim.Muon takes two-dimensional parameters only and leaves the others to a second optimizer, which Lightning's automatic
     optimisation cannot step along.
@@ -75,7 +76,7 @@ class MuonAdamW(Optimizer):
         """True where a parameter's momentum is orthogonalised."""
         if parameter.ndim < 2:
             return False
-        rows, columns = parameter.shape[0], parameter[0].numel()
+        rows, columns = parameter.shape[0], parameter.shape[1:].numel()
         return min(rows, columns) > 1 and max(rows, columns) <= self.table_ratio * min(rows, columns)
 
     def _step_matrices(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
@@ -87,13 +88,13 @@ class MuonAdamW(Optimizer):
             for parameter in parameters:
                 buffer = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
                 buffer.lerp_(parameter.grad, 1.0 - group["momentum"])
-                updates.append(parameter.grad.lerp(buffer, group["momentum"]).flatten(1))
+                updates.append(_whole(parameter.grad.lerp(buffer, group["momentum"])).flatten(1))
             rows, columns = updates[0].shape
             directions = orthogonalise(torch.stack(updates), half_precision=self.half_precision)
             scale = -group["lr"] * 0.2 * max(rows, columns) ** 0.5
             for parameter, direction in zip(parameters, directions, strict=True):
                 parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-                parameter.add_(direction.view(shape).to(parameter.dtype), alpha=scale)
+                parameter.add_(_placed(direction.view(shape).to(parameter.dtype), parameter), alpha=scale)
 
     def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         if not parameters:
@@ -119,6 +120,16 @@ class MuonAdamW(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _placed(tensor: Tensor, like: Tensor) -> Tensor:
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def orthogonalise(matrices: Tensor, *, half_precision: bool = True) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
@@ -61,11 +61,16 @@ class MeshStrategy(ModelParallelStrategy):
         if cpu_offload:
             self.fsdp["offload_policy"] = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
 
+    def _configure_launcher(self) -> None:
+        # Before any process is started.
+        self._check_sizes()
+        super()._configure_launcher()
+
     def setup_environment(self) -> None:
         """Join the process group and lay the mesh over it."""
         super(ModelParallelStrategy, self).setup_environment()
         self._setup_distributed()
-        self._device_mesh = self._build_mesh()
+        self._device_mesh = init_device_mesh(self.root_device.type, self._check_sizes(), mesh_dim_names=(DATA, CONTEXT, TENSOR))
         assert self.lightning_module is not None
         self.lightning_module._device_mesh = self._device_mesh
 
@@ -108,17 +113,14 @@ class MeshStrategy(ModelParallelStrategy):
                 "use `trainer.strategy: ddp`, or shard them in configure_model with `self.trainer.strategy.plan`",
             )
 
-    def _build_mesh(self) -> DeviceMesh:
-        context, tensor = self.context_parallel_size, self._tensor_parallel_size
-        assert isinstance(tensor, int)
-        data = self._data_parallel_size
+    def _check_sizes(self) -> tuple[int, int, int]:
+        """The mesh's sizes over data, context and tensor; refused where they are not those of the processes there are."""
+        world_size = self.num_nodes * self.num_processes
+        data, context, tensor = self._data_parallel_size, self.context_parallel_size, self._tensor_parallel_size
+        sizes = f"a mesh of data {data} x context {context} x tensor {tensor} was given for {world_size} processes"
         if data == "auto":
-            data = self.world_size // (context * tensor)
-        if min(data, context, tensor) < 1 or data * context * tensor != self.world_size:
-            sizes = f"data {self._data_parallel_size} x context {context} x tensor {tensor}"
-            raise UsageError(
-                f"a mesh of {sizes} was given for {self.world_size} processes",
-                "the three multiply to the number of processes",
-                "change trainer.devices, trainer.num_nodes or the sizes in trainer.strategy",
-            )
-        return init_device_mesh(self.root_device.type, (data, context, tensor), mesh_dim_names=(DATA, CONTEXT, TENSOR))
+            data = world_size // max(1, context * int(tensor))
+        if min(data, context, int(tensor)) < 1 or data * context * int(tensor) != world_size:
+            exists = "the three multiply to the number of processes"
+            raise UsageError(sizes, exists, "change trainer.devices, trainer.num_nodes or the sizes in trainer.strategy")
+        return data, context, int(tensor)

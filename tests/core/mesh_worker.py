@@ -24,6 +24,7 @@ from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.ema import ExponentialMovingAverage
 from moviegen_core.flow.schedules import LinearSchedule
 from moviegen_core.generator import _noise, _share
+from moviegen_core.optimizers import MuonAdamW
 from moviegen_core.parallel.clipping import gradient_norm
 from moviegen_core.parallel.place import data_place
 from moviegen_core.parallel.strategy import MeshStrategy
@@ -34,7 +35,6 @@ from moviegen_tae.training import TemporalAutoencoder
 from moviegen_text.embedded import HashedWordConditioner
 
 VARIANTS = {
-    "": {},
     "bf16": {"param_dtype": "bfloat16"},
     "offload": {"cpu_offload": True},
     "gathered": {"reshard_after_forward": False},
@@ -85,7 +85,7 @@ class Samples(LightningDataModule):
         return self._batches(1, with_latents=False)
 
 
-def build_model():
+def build_model(optimizer=None):
     return KeyedDraws(
         backbone=partial(
             VideoTransformer, num_layers=2, width=32, ffn_width=48, num_heads=4, in_channels=4, patch_size=(1, 1, 1),
@@ -95,7 +95,7 @@ def build_model():
         autoencoder=partial(
             TemporalAutoencoder, base_channels=4, channel_multipliers=[1, 1, 1, 1], num_res_blocks=1, latent_channels=4, norm_groups=2
         ),
-        optimizer=partial(torch.optim.AdamW, lr=1e-2, eps=1e-6),
+        optimizer=optimizer or partial(torch.optim.AdamW, lr=1e-2, eps=1e-6),
         lr_scheduler=partial(torch.optim.lr_scheduler.LinearLR, start_factor=0.5, total_iters=4),
     )  # fmt: skip
 
@@ -108,7 +108,9 @@ def build_trainer(mesh, **arguments):
     data, context, tensor = sizes_of(mesh)
     count, variant = data * context * tensor, mesh.partition("-")[2]
     sizes = {"data_parallel_size": data, "context_parallel_size": context, "tensor_parallel_size": tensor}
-    strategy = "ddp" if variant == "ddp" else MeshStrategy(**sizes, **VARIANTS[variant]) if count > 1 else "auto"
+    strategy = (
+        "ddp" if variant == "ddp" else MeshStrategy(**sizes, **VARIANTS.get(variant, {})) if count > 1 or variant == "mesh" else "auto"
+    )
     return Trainer(
         accelerator="cpu", devices=count, strategy=strategy, use_distributed_sampler=False, logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, **arguments,
@@ -124,7 +126,8 @@ def run(mesh, folder):
     seed_everything(7, verbose=False)
     ema = ExponentialMovingAverage(decay=0.9)
     trainer = build_trainer(mesh, max_steps=STEPS, accumulate_grad_batches=MICRO_BATCHES, gradient_clip_val=0.5, callbacks=[ema])
-    model = build_model()
+    muon = partial(MuonAdamW, lr=1e-2, half_precision=False)
+    model = build_model(muon if mesh.endswith("-muon") else None)
     model.sampler = FlowSampler(steps=3, schedule=LinearSchedule())
     start = {}
     model.on_train_start = lambda: start.update(whole(dict(model.named_parameters())))

@@ -10,7 +10,7 @@ import torch
 
 WORKER = Path(__file__).parent / "mesh_worker.py"
 MESHES = ("2x1x1", "1x2x1", "1x1x2", "2x2x1", "1x2x2", "2x1x2")
-SAME = ("2x1x1-offload", "2x1x1-gathered", "2x1x1-ddp")  # other ways to the same numbers
+SAME = ("1x1x1-mesh", "2x1x1-offload", "2x1x1-gathered", "2x1x1-ddp")  # other ways to the same numbers
 TOLERANCE = 1e-4
 
 
@@ -23,7 +23,7 @@ def start(folder, *meshes):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One interpreter forks all meshes; each leaves a file per process."""
-    return start(tmp_path_factory.mktemp("meshes"), *MESHES, *SAME, "1x1x2-bf16")
+    return start(tmp_path_factory.mktemp("meshes"), *MESHES, *SAME, "1x1x2-bf16", "1x1x1-muon", "2x1x1-muon")
 
 
 def load(folder, mesh):
@@ -35,8 +35,8 @@ def relative(given, reference):
     return ((given - reference).norm() / reference.norm().clamp_min(1e-12)).item()
 
 
-def check_equal_to_one_process(folder, mesh):
-    (one,), ranks = load(folder, "1x1x1"), load(folder, mesh)
+def check_equal_to_one_process(folder, mesh, reference="1x1x1"):
+    (one,), ranks = load(folder, reference), load(folder, mesh)
     data, context, tensor = map(int, mesh.partition("-")[0].split("x"))
     assert len(ranks) == data * context * tensor
     assert [rank["place"]["leads"] for rank in ranks].count(True) == data
@@ -64,6 +64,10 @@ def check_equal_to_one_process(folder, mesh):
 @pytest.mark.parametrize("mesh", [*MESHES, *SAME])
 def test_a_mesh_equals_one_process(folder, mesh):
     check_equal_to_one_process(folder, mesh)
+
+
+def test_orthogonalised_momentum_of_sharded_matrices(folder):
+    check_equal_to_one_process(folder, "2x1x1-muon", reference="1x1x1-muon")
 
 
 @pytest.mark.parametrize("mesh", MESHES)
