@@ -48,6 +48,7 @@ class Attention(nn.Module):
                 "every head is equally wide, so the width must be a multiple",
                 f"give width={max(1, width // num_heads) * num_heads} or another num_heads",
             )
+        self.num_heads = num_heads
         self.head_width = width // num_heads
         self.wq = Projection(width, width)
         self.wk = Projection(width, width)

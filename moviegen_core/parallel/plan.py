@@ -10,6 +10,9 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from moviegen_core.errors import UsageError
+from moviegen_core.parallel.sequence import ContextMethod
+
 DATA, CONTEXT, TENSOR = "data_parallel", "context_parallel", "tensor_parallel"
 _SHARDS = "shards"
 
@@ -21,11 +24,14 @@ class ParallelPlan:
     Args:
         mesh: three dimensions, named as above; tensor-parallel neighbours have consecutive ranks.
         device: where parameters are kept.
+        context_method: how self-attention sees the whole sequence: `gather` collects keys and values; `all_to_all` exchanges tokens for
+            heads, less to send where the heads of a process divide by the context.
         fsdp: further keyword arguments of `torch.distributed.fsdp.fully_shard`.
     """
 
     mesh: DeviceMesh
     device: torch.device = torch.device("cpu")
+    context_method: ContextMethod = "gather"
     fsdp: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -42,6 +48,22 @@ class ParallelPlan:
     def shards(self) -> DeviceMesh:
         """The processes over which FSDP shards parameters: data x context."""
         return self.mesh[DATA, CONTEXT]._flatten(_SHARDS)
+
+    def require_heads(self, num_heads: int) -> None:
+        """Refuse attention whose heads cannot be shared out.
+
+        Raises:
+            UsageError: the heads do not divide by the processes that share them.
+        """
+        tensor, context = self.tensor.size(), self.context.size() if self.context_method == "all_to_all" else 1
+        if num_heads % (tensor * context):
+            fitting = [str(size) for size in range(1, num_heads + 1) if num_heads % size == 0]
+            given = f"tensor_parallel_size={tensor}" + (f" x context_parallel_size={context} with all_to_all" if context > 1 else "")
+            raise UsageError(
+                f"{given} was given for {num_heads} attention heads",
+                "every process holds whole heads, as many as the others",
+                f"the product must be one of {', '.join(fitting)}" if context > 1 else f"give one of {', '.join(fitting)}",
+            )
 
     def shard(self, module: nn.Module, methods: Sequence[str] = ()) -> None:
         """Shard a module's parameters, gathered around its forward pass and around `methods`."""

@@ -1,15 +1,17 @@
 """A sequence of tokens cut over processes (3.1.6, A.2)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_gather_tensor_autograd
+from torch.distributed._functional_collectives import all_gather_tensor_autograd, all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from moviegen_core.nn.sequence import WholeSequence
+
+ContextMethod = Literal["gather", "all_to_all"]
 
 
 class ShardedSequence(WholeSequence):
@@ -57,6 +59,12 @@ class ShardedSequence(WholeSequence):
             tokens = all_gather_tensor_autograd(tokens.contiguous(), gather_dim=1, group=self.context)
         return tokens[:, : self.length]
 
+    def attach(self, kernel: nn.Module, method: ContextMethod) -> None:
+        """Let the kernel of a self-attention see keys and values of all tokens."""
+        kernel.register_forward_pre_hook(self.gather_keys if method == "gather" or self.context.size() == 1 else self.exchange_heads)
+        if method == "all_to_all" and self.context.size() > 1:
+            kernel.register_forward_hook(self.exchange_tokens)
+
     def gather_keys(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Before the kernel of self-attention: keys and values (b, a, l, e) of all tokens; backward reduce-scatters their gradients."""
         query, key, value, mask = args
@@ -64,3 +72,19 @@ class ShardedSequence(WholeSequence):
             both = all_gather_tensor_autograd(torch.stack([key, value]).contiguous(), gather_dim=3, group=self.context)
             key, value = both.unbind(0)
         return query, key[:, :, : self.length], value[:, :, : self.length], mask
+
+    def exchange_heads(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before the kernel: give up heads for tokens, (b, a, l, e) becomes (b, a / size, size · l, e)."""
+        *projections, mask = args
+        query, key, value = (self._exchange(tensor, split=1, join=2) for tensor in projections)
+        return query, key[:, :, : self.length], value[:, :, : self.length], mask
+
+    def exchange_tokens(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """After the kernel: give up tokens for heads, (b, a / size, size · l, e) becomes (b, a, l, e)."""
+        return self._exchange(output, split=2, join=1)
+
+    def _exchange(self, tensor: Tensor, *, split: int, join: int) -> Tensor:
+        """Cut a dimension over the context group, and join what comes back along another."""
+        parts = tensor.unflatten(split, (self.context.size(), -1)).movedim(split, 0).contiguous()
+        received = all_to_all_single_autograd(parts.flatten(), None, None, self.context.get_group()).view_as(parts)
+        return received.movedim(0, join).flatten(join, join + 1)

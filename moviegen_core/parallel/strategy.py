@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from moviegen_core.errors import UsageError
 from moviegen_core.parallel.plan import CONTEXT, DATA, TENSOR, ParallelPlan
+from moviegen_core.parallel.sequence import ContextMethod
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -24,6 +25,8 @@ class MeshStrategy(ModelParallelStrategy):
         data_parallel_size: processes that see different samples; "auto" takes all that the others leave.
         context_parallel_size: processes that share the sequence of a sample.
         tensor_parallel_size: processes that share every matrix of a block; keep it within a node.
+        context_method: how self-attention sees the whole sequence: `gather` collects keys and values of all processes; `all_to_all`
+            exchanges tokens for heads, less to send where the heads of a process divide by context_parallel_size.
         param_dtype: type in which FSDP gathers parameters and computes, e.g. "bfloat16"; as they are unless given.
         reduce_dtype: type in which FSDP reduces gradients.
         reshard_after_forward: free gathered parameters between forward and backward; more communication, less memory.
@@ -38,6 +41,7 @@ class MeshStrategy(ModelParallelStrategy):
         data_parallel_size: Literal["auto"] | int = "auto",
         context_parallel_size: int = 1,
         tensor_parallel_size: int = 1,
+        context_method: ContextMethod = "gather",
         param_dtype: Literal["bfloat16", "float16", "float32"] | None = None,
         reduce_dtype: Literal["bfloat16", "float16", "float32"] = "float32",
         reshard_after_forward: bool = True,
@@ -52,6 +56,7 @@ class MeshStrategy(ModelParallelStrategy):
             timeout=timedelta(seconds=timeout_s),
         )
         self.context_parallel_size = context_parallel_size
+        self.context_method = context_method
         self.cpu_offload = cpu_offload
         self.fsdp: dict[str, Any] = {"reshard_after_forward": reshard_after_forward}
         if param_dtype is not None:
@@ -95,7 +100,7 @@ class MeshStrategy(ModelParallelStrategy):
     def plan(self) -> ParallelPlan:
         """What modules need to shard themselves."""
         device = torch.device("cpu") if self.cpu_offload else self.root_device
-        return ParallelPlan(self.device_mesh, device, self.fsdp)
+        return ParallelPlan(self.device_mesh, device, self.context_method, self.fsdp)
 
     @property
     def leads_replica(self) -> bool:

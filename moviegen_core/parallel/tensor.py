@@ -7,7 +7,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from moviegen_core.errors import UsageError
 from moviegen_core.nn.attention import Attention
 from moviegen_core.nn.transformer import SwiGLU, TransformerBlock
 
@@ -17,15 +16,11 @@ def shard_block(block: TransformerBlock, mesh: DeviceMesh) -> None:
 
     Queries, keys, values and the first two matrices of the feed-forward network are cut by rows, the last of either by columns; tokens
     are gathered once before each and reduce-scattered after it. Norms, gates and residuals work on shards of the sequence, with
-    replicated parameters whose gradients are summed.
-
-    Raises:
-        UsageError: the heads do not divide by the mesh.
+    replicated parameters whose gradients are summed. The heads divide by the mesh (`ParallelPlan.require_heads`).
     """
     column = ColwiseParallel(input_layouts=Replicate())
     row = RowwiseParallel(input_layouts=Shard(-1), output_layouts=Shard(1), use_local_output=False)
     for attention in (block.self_attention, block.cross_attention):
-        _require_divisible(attention, mesh)
         plan = {"wq": column, "wk": column, "wv": column, "wo": row}
         parallelize_module(attention, mesh, plan, src_data_rank=None)
     parallelize_module(block.ffn, mesh, {"w1": column, "w3": column, "w2": row}, src_data_rank=None)
@@ -49,14 +44,3 @@ def _gather_tokens(_: Attention | SwiGLU, args: tuple[Any, ...]) -> tuple[Any, .
             value = gathered[id(value)]
         out.append(value)
     return tuple(out)
-
-
-def _require_divisible(attention: Attention, mesh: DeviceMesh) -> None:
-    num_heads = attention.wq.out_features // attention.head_width
-    if num_heads % mesh.size():
-        fitting = [size for size in range(1, num_heads + 1) if num_heads % size == 0]
-        raise UsageError(
-            f"tensor_parallel_size={mesh.size()} was given for {num_heads} attention heads",
-            "every process holds whole heads, as many as the others",
-            f"give one of {', '.join(map(str, fitting))}",
-        )

@@ -16,11 +16,13 @@ def parallelize(backbone: "VideoTransformer", plan: ParallelPlan) -> None:
     Patchify, positions, time embedding and output are sharded by FSDP alone; the blocks' matrices by tensor parallelism too, with their
     norms and residuals on shards of the sequence; self-attention also gathers keys and values over the context.
     """
+    for block in backbone.blocks:
+        plan.require_heads(block.self_attention.num_heads)
     sequence = ShardedSequence(plan.context, plan.tensor)
     backbone.sequence = sequence
     for block in backbone.blocks:
         if plan.tensor.size() > 1:
             shard_block(block, plan.tensor)
-        block.self_attention.kernel.register_forward_pre_hook(sequence.gather_keys)
+        sequence.attach(block.self_attention.kernel, plan.context_method)
         plan.shard(block)
     plan.shard(backbone)

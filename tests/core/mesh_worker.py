@@ -37,6 +37,7 @@ from moviegen_text.embedded import HashedWordConditioner
 VARIANTS = {
     "bf16": {"param_dtype": "bfloat16"},
     "offload": {"cpu_offload": True},
+    "all_to_all": {"context_method": "all_to_all"},
     "gathered": {"reshard_after_forward": False},
 }
 STEPS, MICRO_BATCHES, SAMPLES = 10, 2, 4

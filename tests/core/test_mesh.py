@@ -10,7 +10,7 @@ import torch
 
 WORKER = Path(__file__).parent / "mesh_worker.py"
 MESHES = ("2x1x1", "1x2x1", "1x1x2", "2x2x1", "1x2x2", "2x1x2")
-SAME = ("1x1x1-mesh", "2x1x1-offload", "2x1x1-gathered", "2x1x1-ddp")  # other ways to the same numbers
+SAME = ("1x2x2-all_to_all", "1x1x1-mesh", "2x1x1-offload", "2x1x1-gathered", "2x1x1-ddp")  # other ways to the same numbers
 TOLERANCE = 1e-4
 
 

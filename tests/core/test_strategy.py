@@ -1,5 +1,6 @@
 """What a mesh of processes refuses, and how it builds weights; equality with one process is in test_mesh.py."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,11 +15,9 @@ from moviegen_core.cli import main
 from moviegen_core.errors import UsageError
 from moviegen_core.nn.initialization import can_materialize, draw_weights
 from moviegen_core.nn.linear import Projection
-from moviegen_core.nn.transformer import TransformerBlock
 from moviegen_core.parallel.place import DataPlace, data_place
 from moviegen_core.parallel.plan import CONTEXT, DATA, TENSOR, ParallelPlan
 from moviegen_core.parallel.strategy import MeshStrategy
-from moviegen_core.parallel.tensor import shard_block
 from moviegen_t2v.model import VideoTransformer
 
 
@@ -30,20 +29,21 @@ def plan():
     torch.distributed.destroy_process_group()
 
 
-def stub(size):
-    return SimpleNamespace(size=lambda: size)
-
-
 @pytest.mark.parametrize("sizes", [{"tensor_parallel_size": 3}, {"data_parallel_size": 1}, {"context_parallel_size": 4}])
 def test_a_mesh_of_another_size_is_refused_before_processes_start(sizes):
     with pytest.raises(UsageError, match="for 2 processes; the three multiply to the number of processes; change trainer.devices"):
         Trainer(accelerator="cpu", devices=2, strategy=MeshStrategy(**sizes), logger=False)
 
 
-def test_heads_that_do_not_divide_are_refused():
-    block = TransformerBlock(width=12, ffn_width=8, num_heads=6)
-    with pytest.raises(UsageError, match="tensor_parallel_size=4 was given for 6 attention heads; .*; give one of 1, 2, 3, 6"):
-        shard_block(block, stub(4))
+def test_heads_that_do_not_divide_are_refused(plan):
+    plan.require_heads(6)
+    with pytest.raises(UsageError, match="tensor_parallel_size=2 was given for 9 attention heads; .*; give one of 1, 3, 9"):
+        plan.require_heads(9)
+    with pytest.raises(UsageError, match="=2 x context_parallel_size=2 with all_to_all was given for 6 .*must be one of 1, 2, 3, 6"):
+        replace(plan, context_method="all_to_all").require_heads(6)
+    backbone = VideoTransformer(num_layers=1, width=12, ffn_width=8, num_heads=3)
+    with pytest.raises(UsageError, match="for 3 attention heads"):
+        backbone.parallelize(plan)
 
 
 def test_a_backbone_that_knows_nothing_of_meshes_is_sharded_over_data_alone(plan):
