@@ -116,8 +116,9 @@ class FlowModel(LightningModule):
             self.parallelize(plan)
         draw_weights(self.backbone, run_seed(), name="backbone")
         if autoencoder is not None:
-            self.autoencoder = autoencoder()
-            self.autoencoder.configure_model()
+            with seeded(run_seed(), "autoencoder"):
+                self.autoencoder = autoencoder()
+                self.autoencoder.configure_model()
             if self.autoencoder_checkpoint is not None:
                 load_into(self.autoencoder, load_state_dict(self.autoencoder_checkpoint), source=self.autoencoder_checkpoint)
             self.autoencoder.requires_grad_(False).eval()

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
+
+from moviegen_core.parallel.dtensor import shard_like, whole
 
 # The quintic iteration of torch.optim.Muon: it drives singular values into about [0.7, 1.2] in five steps.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -88,13 +89,13 @@ class MuonAdamW(Optimizer):
             for parameter in parameters:
                 buffer = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
                 buffer.lerp_(parameter.grad, 1.0 - group["momentum"])
-                updates.append(_whole(parameter.grad.lerp(buffer, group["momentum"])).flatten(1))
+                updates.append(whole(parameter.grad.lerp(buffer, group["momentum"])).flatten(1))
             rows, columns = updates[0].shape
             directions = orthogonalise(torch.stack(updates), half_precision=self.half_precision)
             scale = -group["lr"] * 0.2 * max(rows, columns) ** 0.5
             for parameter, direction in zip(parameters, directions, strict=True):
                 parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-                parameter.add_(_placed(direction.view(shape).to(parameter.dtype), parameter), alpha=scale)
+                parameter.add_(shard_like(direction.view(shape).to(parameter.dtype), parameter), alpha=scale)
 
     def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         if not parameters:
@@ -120,16 +121,6 @@ class MuonAdamW(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def _placed(tensor: Tensor, like: Tensor) -> Tensor:
-    if not isinstance(like, DTensor):
-        return tensor
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def orthogonalise(matrices: Tensor, *, half_precision: bool = True) -> Tensor:

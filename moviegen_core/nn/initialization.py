@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from moviegen_core.errors import UsageError
+from moviegen_core.parallel.dtensor import shard_like
 from moviegen_core.randomness import seed_from
 
 
@@ -64,13 +65,8 @@ def _draw(part: nn.Module, own: dict[str, nn.Parameter], path: str) -> None:
                 f"its reset_parameters leaves '{name}' undrawn",
                 "draw every parameter there, as the constructor does",
             )
-        target.to_local().copy_(_shard(drawn[name], target))
+        target.copy_(shard_like(drawn[name], target))
 
 
 def _devices() -> list[int]:
     return [torch.cuda.current_device()] if torch.cuda.is_available() else []
-
-
-def _shard(whole: Tensor, like: DTensor) -> Tensor:
-    # Every process has drawn the same, so nothing is sent.
-    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None).to_local()

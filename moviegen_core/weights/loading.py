@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from moviegen_core.errors import UsageError, nearest
+from moviegen_core.parallel.dtensor import shard_like
 
 
 def load_into(
@@ -44,7 +44,7 @@ def load_into(
             if name in given:
                 assert not target.is_meta, f"{name} is on the meta device; materialise the module before loading into it"
                 value = given[name].to(device=target.device, dtype=target.dtype)
-                target.copy_(distribute_tensor(value, target.device_mesh, target.placements) if isinstance(target, DTensor) else value)
+                target.copy_(shard_like(value, target))
 
 
 def _difference(

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moviegen_core.errors import UsageError
+from moviegen_core.parallel.dtensor import whole
 from moviegen_t2v.model import VideoTransformer
 
 SPATIAL_TABLES = ("positions.rows", "positions.columns")
@@ -63,4 +64,4 @@ def _stretch(table: Tensor, length: int) -> Tensor:
 
 def _fresh(wanted: Tensor, std: float) -> Tensor:
     """New entries of a table: those the backbone drew, or new draws where it holds no numbers yet."""
-    return torch.randn(wanted.shape) * std if wanted.is_meta else wanted.detach().cpu()
+    return torch.randn(wanted.shape) * std if wanted.is_meta else whole(wanted.detach()).cpu()

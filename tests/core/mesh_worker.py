@@ -86,11 +86,22 @@ class Samples(LightningDataModule):
         return self._batches(1, with_latents=False)
 
 
-def build_model(optimizer=None):
+def stage(folder):
+    """The weights of an earlier stage, trained on shorter videos."""
+    path = folder / "stage.ckpt"
+    if not path.exists():
+        earlier = build_model(max_frames=3)
+        earlier.configure_model()
+        torch.save({"state_dict": {name: 1.5 * weight for name, weight in earlier.state_dict().items()}}, path)
+    return str(path)
+
+
+def build_model(optimizer=None, init_checkpoint=None, max_frames=4):
     return KeyedDraws(
+        init_checkpoint=init_checkpoint,
         backbone=partial(
             VideoTransformer, num_layers=2, width=32, ffn_width=48, num_heads=4, in_channels=4, patch_size=(1, 1, 1),
-            max_frames=4, max_height=4, max_width=4,
+            max_frames=max_frames, max_height=4, max_width=4,
         ),
         conditioners={"prompt": lambda width: HashedWordConditioner(width, width_text=16, num_layers=1, num_buckets=64)},
         autoencoder=partial(
@@ -128,7 +139,7 @@ def run(mesh, folder):
     ema = ExponentialMovingAverage(decay=0.9)
     trainer = build_trainer(mesh, max_steps=STEPS, accumulate_grad_batches=MICRO_BATCHES, gradient_clip_val=0.5, callbacks=[ema])
     muon = partial(MuonAdamW, lr=1e-2, half_precision=False)
-    model = build_model(muon if mesh.endswith("-muon") else None)
+    model = build_model(muon if mesh.endswith("-muon") else None, init_checkpoint=stage(folder) if mesh.endswith("-stage") else None)
     model.sampler = FlowSampler(steps=3, schedule=LinearSchedule())
     start = {}
     model.on_train_start = lambda: start.update(whole(dict(model.named_parameters())))

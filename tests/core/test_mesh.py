@@ -23,7 +23,7 @@ def start(folder, *meshes):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One interpreter forks all meshes; each leaves a file per process."""
-    return start(tmp_path_factory.mktemp("meshes"), *MESHES, *SAME, "1x1x2-bf16", "1x1x1-muon", "2x1x1-muon")
+    return start(tmp_path_factory.mktemp("meshes"), *MESHES, *SAME, "1x1x2-bf16", "1x1x1-muon", "2x1x1-muon", "1x1x1-stage", "1x2x2-stage")
 
 
 def load(folder, mesh):
@@ -68,6 +68,10 @@ def test_a_mesh_equals_one_process(folder, mesh):
 
 def test_orthogonalised_momentum_of_sharded_matrices(folder):
     check_equal_to_one_process(folder, "2x1x1-muon", reference="1x1x1-muon")
+
+
+def test_an_earlier_stage_grows_on_a_mesh_as_on_one_process(folder):
+    check_equal_to_one_process(folder, "1x2x2-stage", reference="1x1x1-stage")
 
 
 @pytest.mark.parametrize("mesh", MESHES)

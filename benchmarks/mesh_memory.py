@@ -1,0 +1,154 @@
+"""Memory of a billion parameters on 2 and 4 processes, held against a formula; and that no process ever holds the whole model.
+
+    python benchmarks/mesh_memory.py --meshes 2x1x1 1x1x2 2x1x2
+
+Every process trains the 1B backbone in fp32 with AdamW for two steps on few tokens, through Trainer and MeshStrategy, and reports the
+peaks of its resident memory while building and while training. It takes about 20 GiB of main memory and, on two cores, some minutes.
+Results go to benchmarks/results/mesh_memory.json.
+"""
+
+import argparse
+import json
+import logging
+import math
+import multiprocessing
+import os
+import socket
+import warnings
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+
+from moviegen_core.batch import MediaBatch
+from moviegen_core.generator import FlowModel
+from moviegen_core.parallel.strategy import MeshStrategy
+from moviegen_t2v.model import VideoTransformer
+from moviegen_text.embedded import HashedWordConditioner
+
+HERE = Path(__file__).parent
+GIB = 2**30
+SIZES = {"num_layers": 20, "width": 1792, "ffn_width": 4864, "num_heads": 14, "max_height": 32, "max_width": 32}  # model/t2v/1b.yaml
+LATENT = (16, 1, 8, 8)
+
+
+def peak_gib() -> float:
+    """Most resident memory of this process since `forget_peak`."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**20
+
+
+def forget_peak() -> None:
+    """Let the peak start anew from what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class Watch(Callback):
+    """Reads the peaks of building and of training."""
+
+    def __init__(self) -> None:
+        self.built = self.trained = 0.0
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        """Building is over."""
+        self.built = peak_gib()
+        forget_peak()
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        """Training is over."""
+        self.trained = peak_gib()
+
+
+def expected_gib(model: FlowModel, mesh: tuple[int, int, int]) -> tuple[float, float]:
+    """Peaks beside the interpreter's own memory by the formula: while building, and in training."""
+    data, context, tensor = mesh
+    local = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in model.parameters())
+    largest = max(p.numel() for p in model.parameters())
+    block = sum(p.numel() for p in model.backbone.blocks[0].parameters()) / tensor
+    # A part is drawn whole, beside all shards.
+    building = 4 * (local + largest)
+    # Weights, gradients, two moments. A gathered block exists twice (as it came, and as weights), and once more the next one that is
+    # fetched ahead; its gradients exist as they were computed and as they are sent.
+    gathered = 0 if data * context == 1 else 3 * 4 * block
+    training = 16 * local + gathered + 2 * 4 * block
+    return building / GIB, training / GIB
+
+
+def train(mesh: tuple[int, int, int], folder: Path) -> None:
+    """Two steps; leaves what was measured in a file."""
+    base = peak_gib()
+    data, context, tensor = mesh
+    batch = MediaBatch(captions=["a"], keys=["a"], latents=torch.randn(1, *LATENT))
+    model = FlowModel(
+        backbone=partial(VideoTransformer, **SIZES), conditioners={"prompt": HashedWordConditioner}, optimizer=torch.optim.AdamW
+    )
+    watch = Watch()
+    trainer = Trainer(
+        accelerator="cpu", devices=math.prod(mesh), max_steps=3, callbacks=[watch], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        strategy=MeshStrategy(data_parallel_size=data, context_parallel_size=context, tensor_parallel_size=tensor),
+    )  # fmt: skip
+    forget_peak()
+    trainer.fit(model, DataLoader([batch] * 3, batch_size=None, shuffle=False))
+    building, training = expected_gib(model, mesh)
+    whole = sum(p.numel() for p in model.parameters())
+    found = {
+        "parameters": whole, "whole_gib": 4 * whole / GIB, "interpreter_gib": base, "built_gib": watch.built - base,
+        "built_expected_gib": building, "trained_gib": watch.trained - base, "trained_expected_gib": training,
+    }  # fmt: skip
+    (folder / f"{trainer.global_rank}.json").write_text(json.dumps(found))
+
+
+def enter(rank: int, count: int, port: int, mesh: tuple[int, int, int], folder: Path) -> None:
+    """Become one process of a mesh."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    place = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    train(mesh, folder)
+
+
+def measure(mesh: tuple[int, int, int]) -> list[dict[str, float]]:
+    """What every process of a mesh reports."""
+    import tempfile
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        context = multiprocessing.get_context("spawn")
+        processes = [
+            context.Process(target=enter, args=(rank, math.prod(mesh), port, mesh, Path(folder))) for rank in range(math.prod(mesh))
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        return [json.loads(file.read_text()) for file in sorted(Path(folder).iterdir())]
+
+
+def main() -> None:
+    """Measure, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--meshes", nargs="+", default=["2x1x1", "1x1x2", "2x1x2"], help="data x context x tensor")
+    parser.add_argument("--layers", type=int, default=SIZES["num_layers"])
+    args = parser.parse_args()
+    SIZES["num_layers"] = args.layers
+    results = {}
+    for mesh in args.meshes:
+        results[mesh] = measure(tuple(map(int, mesh.split("x"))))
+        for rank, found in enumerate(results[mesh]):
+            print(
+                f"{mesh} rank {rank}: {found['parameters'] / 1e9:.2f} B parameters, {found['whole_gib']:.2f} GiB whole; "
+                f"building {found['built_gib']:.2f} GiB (formula {found['built_expected_gib']:.2f}), "
+                f"training {found['trained_gib']:.2f} GiB (formula {found['trained_expected_gib']:.2f})"
+            )
+    (HERE / "results" / "mesh_memory.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
