@@ -1,7 +1,7 @@
 """FlowModel joins autoencoder, conditioners, backbone and sampler: training, validation, prediction."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from moviegen_core.nn.initialization import can_materialize, draw_weights, seede
 from moviegen_core.parallel.clipping import clip_gradients, is_sharded
 from moviegen_core.randomness import run_seed, seed_from, seed_step
 from moviegen_core.sampler import FlowSampler, Sampler
-from moviegen_core.weights import load_into, load_state_dict
+from moviegen_core.weights import load_into, open_weights
 
 if TYPE_CHECKING:
     from moviegen_core.parallel.plan import ParallelPlan
@@ -120,7 +120,7 @@ class FlowModel(LightningModule):
                 self.autoencoder = autoencoder()
                 self.autoencoder.configure_model()
             if self.autoencoder_checkpoint is not None:
-                load_into(self.autoencoder, load_state_dict(self.autoencoder_checkpoint), source=self.autoencoder_checkpoint)
+                load_into(self.autoencoder, open_weights(self.autoencoder_checkpoint), source=self.autoencoder_checkpoint)
             self.autoencoder.requires_grad_(False).eval()
         if self.init_checkpoint is not None:
             self.load_stage(self.init_checkpoint)
@@ -135,12 +135,13 @@ class FlowModel(LightningModule):
 
     def load_stage(self, checkpoint: str | FilePath) -> None:
         """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""
-        state = load_state_dict(checkpoint)
-        own = {key: value for key, value in state.items() if key.startswith(("backbone.", "conditioners."))}
-        load_into(self, self.adapt_state_dict(own), source=checkpoint, prefixes=("backbone.", "conditioners."))
+        load_into(self, self.adapt_state_dict(open_weights(checkpoint)), source=checkpoint, prefixes=("backbone.", "conditioners."))
 
-    def adapt_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Fit an earlier stage's weights to this model; the identity here."""
+    def adapt_state_dict(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Fit an earlier stage's weights to this model; the identity here.
+
+        `state` reads a tensor when it is asked for one. Return `ChainMap(changes, state)`, and the rest is read one by one.
+        """
         return state
 
     def train(self, mode: bool = True) -> "FlowModel":

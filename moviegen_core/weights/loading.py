@@ -1,5 +1,6 @@
 """Copy a state dict into a module, or say in what the two differ."""
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from moviegen_core.errors import UsageError, nearest
 from moviegen_core.parallel.dtensor import shard_like
+from moviegen_core.weights.reading import WeightsFile
 
 
 def load_into(
@@ -22,7 +24,7 @@ def load_into(
 
     Args:
         module: where to; its parameters must be materialised.
-        state: tensors by the module's own names.
+        state: tensors by the module's own names; an open file is read tensor by tensor.
         source: where they come from, for the error.
         prefixes: load only names that begin with one of these; all unless given.
         strict: refuse missing and unexpected names. A wrong shape is always refused.
@@ -33,23 +35,31 @@ def load_into(
     wanted = tuple(prefixes) or ("",)
     # `keep_vars` skips detaching; hooks of the module may leave tensors out of its state, and then they are not asked for.
     own = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if name.startswith(wanted)}
-    given = {name: tensor for name, tensor in state.items() if name.startswith(wanted)}
+    given = {name: shape for name, shape in _shapes_of(state).items() if name.startswith(wanted)}
     missing = [name for name in own if name not in given]
     unexpected = [name for name in given if name not in own]
-    reshaped = [name for name in own if name in given and own[name].shape != given[name].shape]
+    reshaped = [name for name in own if name in given and tuple(own[name].shape) != given[name]]
     if reshaped or not given or (strict and (missing or unexpected)):
         raise UsageError(*_difference(own, given, missing, unexpected, reshaped, source=source, module=module))
     with torch.no_grad():
         for name, target in own.items():
             if name in given:
                 assert not target.is_meta, f"{name} is on the meta device; materialise the module before loading into it"
-                value = given[name].to(device=target.device, dtype=target.dtype)
-                target.copy_(shard_like(value, target))
+                target.copy_(shard_like(state[name].to(device=target.device, dtype=target.dtype), target))
+
+
+def _shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; tensors of a file are not read for them."""
+    if isinstance(state, WeightsFile):
+        return {name: info.shape for name, info in state.infos.items()}
+    if isinstance(state, ChainMap):
+        return {name: shape for part in reversed(state.maps) for name, shape in _shapes_of(part).items()}
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _difference(
     own: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
+    given: Mapping[str, tuple[int, ...]],
     missing: list[str],
     unexpected: list[str],
     reshaped: list[str],
@@ -73,8 +83,8 @@ def _some(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
-def _shapes(names: list[str], own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    lines = [f"{name}: {tuple(given[name].shape)} given, {tuple(own[name].shape)} wanted" for name in names[:3]]
+def _shapes(names: list[str], own: Mapping[str, Tensor], given: Mapping[str, tuple[int, ...]]) -> str:
+    lines = [f"{name}: {given[name]} given, {tuple(own[name].shape)} wanted" for name in names[:3]]
     return "; ".join(lines) + ("; ..." if len(names) > 3 else "")
 
 

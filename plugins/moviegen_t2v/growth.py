@@ -11,6 +11,7 @@ from moviegen_t2v.model import VideoTransformer
 SPATIAL_TABLES = ("positions.rows", "positions.columns")
 TEMPORAL_TABLE = "positions.frames"
 PATCHIFIER = "patchify.weight"
+GROWN = (*SPATIAL_TABLES, TEMPORAL_TABLE, PATCHIFIER)
 
 
 def grow(state_dict: dict[str, Tensor], backbone: VideoTransformer) -> dict[str, Tensor]:

@@ -1,9 +1,12 @@
 """Joint text-to-image and text-to-video training and prediction (paper 3.1.3, 3.2)."""
 
+from collections import ChainMap
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from moviegen_core.generator import FlowModel
-from moviegen_t2v.growth import grow
+from moviegen_t2v.growth import GROWN, grow
 
 
 class TextToVideo(FlowModel):
@@ -13,9 +16,10 @@ class TextToVideo(FlowModel):
     sizes (3.2.2), so the staged recipe is one checkpoint path per stage.
     """
 
-    def adapt_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def adapt_state_dict(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Grow positional tables and input weights to this backbone's sizes."""
         prefix = "backbone."
-        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        rest = {key: value for key, value in state.items() if not key.startswith(prefix)}
-        return rest | {prefix + key: value for key, value in grow(own, self.backbone).items()}
+        tables = {
+            name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix) and name.removeprefix(prefix) in GROWN
+        }
+        return ChainMap({prefix + name: table for name, table in grow(tables, self.backbone).items()}, state)
