@@ -49,11 +49,12 @@ class Autoencoder(LightningModule):
 
     def encode(self, video: Float[Tensor, "b 3 t h w"], *, sample: bool = False) -> Float[Tensor, "b c t h w"]:
         """Encode pixels in [-1, 1] to normalised latents; the posterior's mean, or a sample of it."""
-        latent = self.encode_raw(video, sample=sample)
+        latent = self.encode_raw(video.to(self.latent_mean.dtype), sample=sample)
         return (latent - _per_channel(self.latent_mean, latent)) / _per_channel(self.latent_std, latent)
 
     def decode(self, latent: Float[Tensor, "b c t h w"], *, num_frames: int | None = None) -> Float[Tensor, "b 3 t h w"]:
         """Decode normalised latents to pixels; `num_frames` drops the spurious frames at the end (default: keeps all)."""
+        latent = latent.to(self.latent_mean.dtype)
         raw = latent * _per_channel(self.latent_std, latent) + _per_channel(self.latent_mean, latent)
         video = self.decode_raw(raw)
         return video if num_frames is None else video[:, :, :num_frames]

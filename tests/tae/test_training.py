@@ -88,6 +88,16 @@ def test_any_length(frames: int, changes) -> None:
         model.encode(torch.rand(1, 3, 1, 12, 16))
 
 
+def test_pixels_and_latents_of_any_type_go_into_half_precision() -> None:
+    model = autoencoder()
+    model.configure_model()
+    model.bfloat16()
+    with torch.no_grad():
+        latents = model.encode(torch.rand(1, 3, 9, 16, 16))
+        video = model.decode(latents.float(), num_frames=9)
+    assert latents.dtype == video.dtype == torch.bfloat16 and video.isfinite().all()
+
+
 def test_it_learns_and_measures_its_latents(tmp_path) -> None:
     model = autoencoder(base_channels=8, dimensionality="2d", temporal_factor=1, loss=LossWeights(kl=1e-6))
     data = list(batches(2, frames=3, images_too=True))
