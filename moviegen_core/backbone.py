@@ -1,6 +1,6 @@
 """The backbone interface: a velocity field over latents."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
@@ -20,7 +20,12 @@ class Backbone(LightningModule):
         in_channels: channels of the latent that is generated.
         width: width d of the tokens; conditioners are built for it.
         extra_channels: channels that conditioners add through the `channels` door; their input weights start at zero.
+
+    A class sets `builds_on_meta` where the `reset_parameters` of its parts draw all that its constructor draws. On a mesh of processes it
+    is then built without memory and given weights part by part; any other class is built whole on every process, and then sharded.
     """
+
+    builds_on_meta: ClassVar[bool] = False
 
     def __init__(self, *, in_channels: int = 16, width: int = 6144, extra_channels: int = 0) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from moviegen_core.conditioner import Conditioner, Conditioning
 from moviegen_core.flow.objective import squared_error
 from moviegen_core.flow.path import OptimalTransportPath, Path
 from moviegen_core.flow.timesteps import LogitNormalTimesteps, Timesteps
-from moviegen_core.nn.initialization import can_materialize, draw_weights, seeded
+from moviegen_core.nn.initialization import draw_weights, seeded
 from moviegen_core.parallel.clipping import clip_gradients, is_sharded
 from moviegen_core.randomness import run_seed, seed_from, seed_step
 from moviegen_core.sampler import FlowSampler, Sampler
@@ -104,17 +104,14 @@ class FlowModel(LightningModule):
             return
         backbone, conditioners, autoencoder = self.factories
         plan = getattr(self._trainer.strategy, "plan", None) if self._trainer is not None else None
-        with seeded(run_seed(), "backbone"), torch.device("meta") if plan is not None else nullcontext():
-            self.backbone = backbone()
-        if plan is not None and not can_materialize(self.backbone):
-            with seeded(run_seed(), "backbone"):
-                self.backbone = backbone()
+        self.backbone = self._build_backbone(backbone, sharded=plan is not None)
         for name, factory in conditioners.items():
             with seeded(run_seed(), name):
                 self.conditioners[name] = factory(self.backbone.width)
         if plan is not None:
             self.parallelize(plan)
-        draw_weights(self.backbone, run_seed(), name="backbone")
+        if self.backbone.builds_on_meta:
+            draw_weights(self.backbone, run_seed(), name="backbone")
         if autoencoder is not None:
             with seeded(run_seed(), "autoencoder"):
                 self.autoencoder = autoencoder()
@@ -124,6 +121,16 @@ class FlowModel(LightningModule):
             self.autoencoder.requires_grad_(False).eval()
         if self.init_checkpoint is not None:
             self.load_stage(self.init_checkpoint)
+
+    def _build_backbone(self, factory: Callable[[], Backbone], *, sharded: bool) -> Backbone:
+        """The backbone with its weights; without them where they are drawn once it is sharded."""
+        if sharded:
+            with torch.device("meta"):
+                backbone = factory()
+            if backbone.builds_on_meta:
+                return backbone
+        with seeded(run_seed(), "backbone"):
+            return factory()
 
     def parallelize(self, plan: "ParallelPlan") -> None:
         """Shard the trained parts over a mesh of processes; the frozen autoencoder stays whole on each."""

@@ -14,6 +14,7 @@ from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
 from moviegen_core.conditioner import Conditioner, Conditioning
+from moviegen_core.nn.initialization import draw_weights
 from moviegen_core.sampler import Sampler
 
 _DOORS = ("context", "context_mask", "modulation", "channels", "aligned")
@@ -52,6 +53,8 @@ def check_backbone(
         context_length: tokens of that context.
     """
     backbone = check_meta_construction(factory)
+    if backbone.builds_on_meta:
+        check_drawn_alike(factory)
     make = conditioning or (lambda size, width: _context(size, width, context_length, backbone.extra_channels, latent_shape))
     x_t, t = torch.randn(2, *latent_shape), torch.tensor([0.25, 0.75])
     told = make(2, backbone.width)
@@ -195,6 +198,22 @@ def check_meta_construction(factory: Callable[[], Any]) -> Any:
         advice = f"{type(owner).__name__} must set it in reset_parameters()"
         _require(not tensor.is_floating_point() or bool(tensor.isfinite().all()), f"{name} was never drawn; {advice}")
     return module
+
+
+def check_drawn_alike(factory: Callable[[], nn.Module]) -> None:
+    """Check that the parts' `reset_parameters` draw from the distributions that the constructor draws from.
+
+    Args:
+        factory: builds the module.
+    """
+    built, drawn = factory(), factory()
+    draw_weights(drawn, 0)
+    for (name, one), other in zip(built.named_parameters(), drawn.parameters(), strict=True):
+        spread = 1.0 + 6.0 / max(1, one.numel() - 1) ** 0.5  # six standard errors of a deviation, and ample room
+        for what, a, b in (("deviation", one.std(correction=0), other.std(correction=0)), ("size", one.norm(), other.norm())):
+            alike = bool(a / spread - 1e-6 <= b <= a * spread + 1e-6)
+            advice = "draw it there as in the constructor, or leave builds_on_meta false"
+            _require(alike, f"{name} has a {what} of {a:.3g} when built and {b:.3g} from reset_parameters(); {advice}")
 
 
 def reset_parameters(module: nn.Module) -> None:

@@ -20,12 +20,6 @@ def seeded(*place: object) -> Iterator[None]:
         yield
 
 
-def can_materialize(module: nn.Module) -> bool:
-    """True where every tensor of a module is a parameter that its owner's `reset_parameters` can draw."""
-    owners = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
-    return next(module.buffers(), None) is None and all(hasattr(owner, "reset_parameters") for owner in owners)
-
-
 @torch.no_grad()
 def draw_weights(module: nn.Module, seed: int, *, name: str = "") -> None:
     """Draw the weights of every part that can draw its own, each from the seed and its name.

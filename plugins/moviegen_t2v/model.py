@@ -42,6 +42,8 @@ class VideoTransformer(Backbone):
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
     """
 
+    builds_on_meta = True
+
     def __init__(
         self,
         *,

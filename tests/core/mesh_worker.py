@@ -17,9 +17,11 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
+from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.ema import ExponentialMovingAverage
 from moviegen_core.flow.schedules import LinearSchedule
@@ -86,23 +88,35 @@ class Samples(LightningDataModule):
         return self._batches(1, with_latents=False)
 
 
-def stage(folder):
+class PlainBackbone(Backbone):
+    """A backbone that knows nothing of meshes, with weights that only its constructor knows."""
+
+    def __init__(self):
+        super().__init__(in_channels=4, width=32)
+        self.first, self.last = nn.Conv3d(4, 32, 1), nn.Conv3d(32, 4, 1)
+        self.time = nn.Linear(1, 32)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x_t, t, conditioning):
+        told = self.time(t[:, None]) + (conditioning.context * conditioning.context_mask[..., None]).sum(1)
+        return self.last(nn.functional.silu(self.first(x_t) + told[:, :, None, None, None]))
+
+
+def write_stage(folder):
     """The weights of an earlier stage, trained on shorter videos."""
-    path = folder / "stage.ckpt"
-    if not path.exists():
-        earlier = build_model(max_frames=3)
-        earlier.configure_model()
-        torch.save({"state_dict": {name: 1.5 * weight for name, weight in earlier.state_dict().items()}}, path)
-    return str(path)
+    earlier = build_model(max_frames=3)
+    earlier.configure_model()
+    torch.save({"state_dict": {name: 1.5 * weight for name, weight in earlier.state_dict().items()}}, folder / "stage.ckpt")
 
 
-def build_model(optimizer=None, init_checkpoint=None, max_frames=4):
+def build_model(optimizer=None, init_checkpoint=None, max_frames=4, backbone=None):
+    transformer = partial(
+        VideoTransformer, num_layers=2, width=32, ffn_width=48, num_heads=4, in_channels=4, patch_size=(1, 1, 1),
+        max_frames=max_frames, max_height=4, max_width=4,
+    )  # fmt: skip
     return KeyedDraws(
         init_checkpoint=init_checkpoint,
-        backbone=partial(
-            VideoTransformer, num_layers=2, width=32, ffn_width=48, num_heads=4, in_channels=4, patch_size=(1, 1, 1),
-            max_frames=max_frames, max_height=4, max_width=4,
-        ),
+        backbone=backbone or transformer,
         conditioners={"prompt": lambda width: HashedWordConditioner(width, width_text=16, num_layers=1, num_buckets=64)},
         autoencoder=partial(
             TemporalAutoencoder, base_channels=4, channel_multipliers=[1, 1, 1, 1], num_res_blocks=1, latent_channels=4, norm_groups=2
@@ -139,7 +153,12 @@ def run(mesh, folder):
     ema = ExponentialMovingAverage(decay=0.9)
     trainer = build_trainer(mesh, max_steps=STEPS, accumulate_grad_batches=MICRO_BATCHES, gradient_clip_val=0.5, callbacks=[ema])
     muon = partial(MuonAdamW, lr=1e-2, half_precision=False)
-    model = build_model(muon if mesh.endswith("-muon") else None, init_checkpoint=stage(folder) if mesh.endswith("-stage") else None)
+    choices = {
+        "muon": {"optimizer": muon},
+        "stage": {"init_checkpoint": str(folder / "stage.ckpt")},
+        "plain": {"backbone": PlainBackbone},
+    }
+    model = build_model(**choices.get(mesh.partition("-")[2], {}))
     model.sampler = FlowSampler(steps=3, schedule=LinearSchedule())
     start = {}
     model.on_train_start = lambda: start.update(whole(dict(model.named_parameters())))
@@ -194,5 +213,6 @@ def quiet():
 
 if __name__ == "__main__":
     quiet()
+    write_stage(Path(sys.argv[1]))
     for mesh in sys.argv[2:]:
         fork(math.prod(sizes_of(mesh)), run, mesh, Path(sys.argv[1]))

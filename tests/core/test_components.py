@@ -150,6 +150,14 @@ class Peeking(HelloBackbone):
         return super().forward(x_t, t, told)
 
 
+class Overstated(HelloBackbone):
+    builds_on_meta = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.zeros_(self.last.weight)
+
+
 @pytest.mark.parametrize(
     ("cls", "told", "conditioning"),
     [
@@ -157,6 +165,11 @@ class Peeking(HelloBackbone):
         (Timeless, "does not depend on the time", modulation),
         (Idle, r"no gradient reaches \['unused", modulation),
         (Forgetful, r"scale was never drawn; Forgetful must set it in reset_parameters", modulation),
+        (
+            Overstated,
+            r"last.weight has a deviation of 0 when built and [\d.]+ from reset_parameters\(\); .* leave builds_on_meta",
+            modulation,
+        ),
         (Short, "the velocity has shape", modulation),
         (Peeking, "depends on masked context tokens", None),
     ],

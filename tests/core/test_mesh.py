@@ -11,6 +11,11 @@ import torch
 WORKER = Path(__file__).parent / "mesh_worker.py"
 MESHES = ("2x1x1", "1x2x1", "1x1x2", "2x2x1", "1x2x2", "2x1x2")
 SAME = ("1x2x2-all_to_all", "1x1x1-mesh", "2x1x1-offload", "2x1x1-gathered", "2x1x1-ddp")  # other ways to the same numbers
+OTHERS = (  # other models, each beside its own reference
+    ("1x1x1-muon", "2x1x1-muon"),
+    ("1x1x1-stage", "1x2x2-stage"),
+    ("1x1x1-plain", "2x1x1-plain"),
+)
 TOLERANCE = 1e-4
 
 
@@ -23,7 +28,7 @@ def start(folder, *meshes):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One interpreter forks all meshes; each leaves a file per process."""
-    return start(tmp_path_factory.mktemp("meshes"), *MESHES, *SAME, "1x1x2-bf16", "1x1x1-muon", "2x1x1-muon", "1x1x1-stage", "1x2x2-stage")
+    return start(tmp_path_factory.mktemp("meshes"), *MESHES, *SAME, "1x1x2-bf16", *(mesh for pair in OTHERS for mesh in pair))
 
 
 def load(folder, mesh):
@@ -66,12 +71,9 @@ def test_a_mesh_equals_one_process(folder, mesh):
     check_equal_to_one_process(folder, mesh)
 
 
-def test_orthogonalised_momentum_of_sharded_matrices(folder):
-    check_equal_to_one_process(folder, "2x1x1-muon", reference="1x1x1-muon")
-
-
-def test_an_earlier_stage_grows_on_a_mesh_as_on_one_process(folder):
-    check_equal_to_one_process(folder, "1x2x2-stage", reference="1x1x1-stage")
+@pytest.mark.parametrize(("reference", "mesh"), OTHERS)
+def test_orthogonalised_momentum_grown_stages_and_plain_backbones(folder, reference, mesh):
+    check_equal_to_one_process(folder, mesh, reference)
 
 
 @pytest.mark.parametrize("mesh", MESHES)

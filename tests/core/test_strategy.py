@@ -13,7 +13,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from moviegen_core.backbone import Backbone
 from moviegen_core.cli import main
 from moviegen_core.errors import UsageError
-from moviegen_core.nn.initialization import can_materialize, draw_weights
+from moviegen_core.nn.initialization import draw_weights
 from moviegen_core.nn.linear import Projection
 from moviegen_core.parallel.place import DataPlace, data_place
 from moviegen_core.parallel.plan import CONTEXT, DATA, TENSOR, ParallelPlan
@@ -100,7 +100,6 @@ def test_a_shard_is_drawn_as_its_part_of_the_whole(plan):
     draw_weights(whole, 3, name="backbone")
     with torch.device("meta"):
         sharded = small_backbone()
-    assert can_materialize(sharded)
     sharded.parallelize(plan)
     sharded.to_empty(device="cpu")
     draw_weights(sharded, 3, name="backbone")
@@ -128,14 +127,3 @@ def test_a_part_that_forgets_a_parameter_is_named(plan):
     module.to_empty(device="cpu")
     with pytest.raises(UsageError, match="Undrawn at '0' was built for a mesh of processes; its reset_parameters leaves 'scale' undrawn"):
         draw_weights(module, 0)
-
-
-def test_what_cannot_draw_its_own_weights_is_built_with_them():
-    class Table(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.rows = nn.Parameter(torch.ones(2))
-
-    assert not can_materialize(nn.Sequential(Table()))
-    assert not can_materialize(nn.BatchNorm1d(2))  # its statistics are buffers
-    assert can_materialize(nn.Linear(2, 2))
