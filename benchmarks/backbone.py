@@ -1,9 +1,10 @@
 """The backbone against its own linear layers and attention calls alone (the roof), and against diffusers' video transformers.
 
-    python benchmarks/backbone.py --threads 2 --rounds 9
+    python benchmarks/backbone.py --threads 1 2 --rounds 9
 
 One process, random weights, every subject timed once per round in turn, medians over rounds; ratios travel between machines, times do not.
-diffusers is needed for the peers only; without it they are left out. Results go to benchmarks/results/backbone.json.
+All subjects run with the memory settings that `moviegen fit` sets. diffusers is needed for the peers only; without it they are left out.
+Results go to benchmarks/results/backbone.json.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moviegen_core.conditioner import Conditioning
+from moviegen_core.memory import keep_freed_memory
 from moviegen_t2v.model import VideoTransformer
 
 LAYERS, WIDTH, HEADS, TEXT = 8, 512, 8, 256
@@ -94,23 +97,39 @@ def subjects(dtype: torch.dtype) -> dict[str, tuple[nn.Module, Callable[[], Tens
         return found
 
     diffusers.logging.set_verbosity_error()
-    wan = diffusers.WanTransformer3DModel(
-        num_attention_heads=HEADS, attention_head_dim=WIDTH // HEADS, text_dim=WIDTH, ffn_dim=PEER_FFN, num_layers=LAYERS
-    ).to(dtype)
-    found["wan"] = (wan, lambda: wan(latent, torch.tensor([500]), context, return_dict=False)[0])
+    return found | peers(diffusers, latent, context)
+
+
+def peers(diffusers: ModuleType, latent: Tensor, context: Tensor) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """diffusers' transformers of about as many FLOPs; CogVideoX, HunyuanVideo and Mochi also attend from the text."""
+    dtype, head = latent.dtype, WIDTH // HEADS
+    heads = {"num_attention_heads": HEADS, "attention_head_dim": head}
+    step, patches, frames = torch.tensor([500]), torch.randn(1, 1024, 64, dtype=dtype), latent.transpose(1, 2)
+    mask, pooled, twelve = torch.ones(1, TEXT, dtype=dtype), torch.randn(1, 768, dtype=dtype), latent[:, :12]
+    wan = diffusers.WanTransformer3DModel(**heads, text_dim=WIDTH, ffn_dim=PEER_FFN, num_layers=LAYERS).to(dtype)
     ltx = diffusers.LTXVideoTransformer3DModel(
-        in_channels=64, out_channels=64, num_attention_heads=HEADS, attention_head_dim=WIDTH // HEADS,
-        cross_attention_dim=WIDTH, num_layers=LAYERS, caption_channels=WIDTH,
-    ).to(dtype)  # fmt: skip
-    patches, mask = torch.randn(1, 1024, 64, dtype=dtype), torch.ones(1, TEXT, dtype=dtype)
-    found["ltx"] = (ltx, lambda: ltx(patches, context, torch.tensor([500]), mask, 4, 16, 16, return_dict=False)[0])
+        **heads, in_channels=64, out_channels=64, cross_attention_dim=WIDTH, num_layers=LAYERS, caption_channels=WIDTH
+    ).to(dtype)
     cog = diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=HEADS, attention_head_dim=WIDTH // HEADS, text_embed_dim=WIDTH, num_layers=LAYERS, sample_width=32,
-        sample_height=32, sample_frames=13, max_text_seq_length=TEXT,
-    ).to(dtype)  # fmt: skip
-    frames = latent.transpose(1, 2)
-    found["cogvideox"] = (cog, lambda: cog(frames, context, torch.tensor([500]), return_dict=False)[0])
-    return found
+        **heads, text_embed_dim=WIDTH, num_layers=LAYERS, sample_width=32, sample_height=32, sample_frames=13, max_text_seq_length=TEXT
+    ).to(dtype)
+    hunyuan = diffusers.HunyuanVideoTransformer3DModel(
+        **heads,
+        num_layers=3,
+        num_single_layers=5,
+        num_refiner_layers=1,
+        text_embed_dim=WIDTH,
+        guidance_embeds=False,
+        rope_axes_dim=(16, 24, 24),
+    ).to(dtype)
+    mochi = diffusers.MochiTransformer3DModel(**heads, num_layers=LAYERS // 2, text_embed_dim=WIDTH, max_sequence_length=TEXT).to(dtype)
+    return {
+        "wan": (wan, lambda: wan(latent, step, context, return_dict=False)[0]),
+        "ltx": (ltx, lambda: ltx(patches, context, step, mask, 4, 16, 16, return_dict=False)[0]),
+        "cogvideox": (cog, lambda: cog(frames, context, step, return_dict=False)[0]),
+        "hunyuanvideo": (hunyuan, lambda: hunyuan(latent, step, context, mask, pooled, return_dict=False)[0]),
+        "mochi": (mochi, lambda: mochi(twelve, context, step, mask.bool(), return_dict=False)[0]),
+    }
 
 
 def count_flops(call: Callable[[], Tensor]) -> int:
@@ -149,45 +168,55 @@ def measure(dtype: torch.dtype, work: Callable, rounds: int, clock: Callable[[],
 def main() -> None:
     """Measure, print ratios, write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
+    threads = sorted({1, os.cpu_count() or 1})
+    parser.add_argument("--threads", type=int, nargs="+", default=threads, help="threads of torch, one run for each")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of measurement")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu counts this process alone, for a busy machine")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "backbone.json", help="where the results go")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     torch.manual_seed(0)
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
 
     flops = {name: count_flops(call) for name, (_, call) in subjects(torch.float32).items()}
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        for label, work in (("forward", forward_once), ("train", train_once)):
-            seconds = measure(dtype, work, arguments.rounds, clock)
-            key = f"{label} {'fp32' if dtype is torch.float32 else 'bf16'}"
-            results[key] = {
-                name: {
-                    "ms": round(1e3 * statistics.median(times), 2),
-                    "to_roof": round(statistics.median(x / r for x, r in zip(times, seconds["roof"], strict=True)), 3),
-                    "to_ours_per_flop": round(
-                        statistics.median(x / o for x, o in zip(times, seconds["ours"], strict=True)) * flops["ours"] / flops[name], 3
-                    ),
-                }
-                for name, times in seconds.items()
-            }
-            print(key, *(f"{name} {r['ms']:.0f} ms, {r['to_roof']:.3f} x roof;" for name, r in results[key].items()), flush=True)
-
+    results = {threads: measure_all(threads, flops, arguments.rounds, clock) for threads in arguments.threads}
     record = {
-        "machine": {"processor": _processor(), "threads": arguments.threads, "torch": torch.__version__, "platform": platform.machine()},
+        "machine": {"processor": _processor(), "torch": torch.__version__, "platform": platform.machine()},
         "setting": f"{LAYERS} layers, width {WIDTH}, {HEADS} heads, 1024 video and {TEXT} text tokens, one sample",
         "rounds": arguments.rounds,
         "clock": arguments.clock,
         "gflop_forward": {name: round(count / 1e9, 2) for name, count in flops.items()},
-        "results": results,
+        "results_by_threads": results,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     scratch = arguments.output.with_suffix(".tmp")
     scratch.write_text(json.dumps(record, indent=2) + "\n")
     os.replace(scratch, arguments.output)
+
+
+def measure_all(threads: int, flops: dict[str, int], rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, dict[str, float]]]:
+    """Forward pass and training step in fp32 and bf16: milliseconds, ratio to the roof, ratio to ours at equal FLOPs."""
+    torch.set_num_threads(threads)
+    results = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for label, work in (("forward", forward_once), ("train", train_once)):
+            seconds = measure(dtype, work, rounds, clock)
+            key = f"{label} {'fp32' if dtype is torch.float32 else 'bf16'}"
+            results[key] = {
+                name: {
+                    "ms": round(1e3 * statistics.median(times), 2),
+                    "to_roof": round(_ratio(times, seconds["roof"]), 3),
+                    "to_ours_per_flop": round(_ratio(times, seconds["ours"]) * flops["ours"] / flops[name], 3),
+                }
+                for name, times in seconds.items()
+            }
+            told = (f"{name} {r['ms']:.0f} ms, {r['to_roof']:.3f} x roof;" for name, r in results[key].items())
+            print(f"{threads} threads, {key}:", *told, flush=True)
+    return results
+
+
+def _ratio(times: list[float], to: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(times, to, strict=True))
 
 
 def _processor() -> str:

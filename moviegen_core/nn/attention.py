@@ -3,10 +3,14 @@
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from moviegen_core.errors import UsageError
 from moviegen_core.nn import chunked
 from moviegen_core.nn.linear import Projection
+
+# Those that hold a few rows of the scores at a time; torch's fallback, which holds all n × n, is left out.
+FUSED_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 
 class ScaledDotProduct(nn.Module):
@@ -25,7 +29,29 @@ class ScaledDotProduct(nn.Module):
         """Attend to where `mask` is true; a sample without any real token gets zeros."""
         if chunked.suits(query):
             return chunked.chunked_attention(query, key, value, mask)
+        if query.is_cuda:
+            return fused_attention(query, key, value, mask)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention by one of `FUSED_KERNELS`, as `ScaledDotProduct`; which samples have a real token is not asked of the device.
+
+    Raises:
+        UsageError: no fused kernel takes such heads.
+    """
+    if query.dtype.itemsize > 4 or query.shape[-1] % 8:
+        raise UsageError(
+            f"attention heads of {query.shape[-1]} channels in {str(query.dtype).removeprefix('torch.')} were given on {query.device.type}",
+            "the fused kernels take multiples of 8 channels in bfloat16, float16 or float32",
+            "change width or num_heads, or the precision",
+        )
+    with sdpa_kernel(FUSED_KERNELS):
+        if mask is None:
+            return F.scaled_dot_product_attention(query, key, value)
+        # A sample without any real token attends to all, and its result is taken away: rows of -inf alone give NaN in some kernels.
+        real = mask.any(-1, keepdim=True)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask | ~real) * real
 
 
 class Attention(nn.Module):

@@ -34,12 +34,13 @@ class ParallelPlan:
     context_method: ContextMethod = "gather"
     fsdp: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    # Once and for all: compiled blocks tell one mesh object from another.
+    @cached_property
     def context(self) -> DeviceMesh:
         """The processes that share a sequence."""
         return self.mesh[CONTEXT]
 
-    @property
+    @cached_property
     def tensor(self) -> DeviceMesh:
         """The processes that share each matrix."""
         return self.mesh[TENSOR]

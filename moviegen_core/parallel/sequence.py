@@ -5,13 +5,15 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_gather_tensor_autograd, all_to_all_single_autograd
+from torch.distributed import _functional_collectives as collectives
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from moviegen_core.nn.sequence import WholeSequence
 
 ContextMethod = Literal["gather", "all_to_all"]
+# The older name warns from torch 2.13 on, which has the newer one.
+_all_gather = getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
 
 
 class ShardedSequence(WholeSequence):
@@ -56,7 +58,7 @@ class ShardedSequence(WholeSequence):
     def join(self, tokens: Tensor) -> Tensor:
         """The tokens (b, n, ...) of all processes, in order, without those that were added."""
         if self.context.size() > 1:
-            tokens = all_gather_tensor_autograd(tokens.contiguous(), gather_dim=1, group=self.context)
+            tokens = _all_gather(tokens.contiguous(), gather_dim=1, group=self.context)
         return tokens[:, : self.length]
 
     def attach(self, kernel: nn.Module, method: ContextMethod) -> None:
@@ -69,7 +71,7 @@ class ShardedSequence(WholeSequence):
         """Before the kernel of self-attention: keys and values (b, a, l, e) of all tokens; backward reduce-scatters their gradients."""
         query, key, value, mask = args
         if self.context.size() > 1:
-            both = all_gather_tensor_autograd(torch.stack([key, value]).contiguous(), gather_dim=3, group=self.context)
+            both = _all_gather(torch.stack([key, value]).contiguous(), gather_dim=3, group=self.context)
             key, value = both.unbind(0)
         return query, key[:, :, : self.length], value[:, :, : self.length], mask
 
@@ -86,5 +88,5 @@ class ShardedSequence(WholeSequence):
     def _exchange(self, tensor: Tensor, *, split: int, join: int) -> Tensor:
         """Cut a dimension over the context group, and join what comes back along another."""
         parts = tensor.unflatten(split, (self.context.size(), -1)).movedim(split, 0).contiguous()
-        received = all_to_all_single_autograd(parts.flatten(), None, None, self.context.get_group()).view_as(parts)
+        received = collectives.all_to_all_single_autograd(parts.flatten(), None, None, self.context.get_group()).view_as(parts)
         return received.movedim(0, join).flatten(join, join + 1)

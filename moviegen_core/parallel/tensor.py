@@ -35,12 +35,11 @@ def shard_block(block: TransformerBlock, mesh: DeviceMesh) -> None:
 
 def _gather_tokens(_: Attention | SwiGLU, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Gather what is sharded along the sequence, the same tensor once."""
-    gathered: dict[int, DTensor] = {}
-    out = []
-    for value in args:
+    out: list[Any] = []
+    for i, value in enumerate(args):
+        # By `is` and not by id(), which would tie a compiled block to this one tensor.
+        earlier = [gathered for given, gathered in zip(args[:i], out) if given is value]
         if isinstance(value, DTensor):
-            if id(value) not in gathered:
-                gathered[id(value)] = value.redistribute(placements=[Replicate()])
-            value = gathered[id(value)]
+            value = earlier[0] if earlier else value.redistribute(placements=[Replicate()])
         out.append(value)
     return tuple(out)

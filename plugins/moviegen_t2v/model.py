@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from moviegen_core.backbone import Backbone
 from moviegen_core.conditioner import Conditioning
 from moviegen_core.errors import UsageError
+from moviegen_core.nn.blocks import ActivationCheckpointing, CompileMode, prepare_blocks
 from moviegen_core.nn.linear import Projection, compute_dtype
 from moviegen_core.nn.modulation import LayerModulation, RMSNorm, TimeEmbedding
 from moviegen_core.nn.patchify import Patchify, PatchSize, Unpatchify
@@ -39,7 +39,12 @@ class VideoTransformer(Backbone):
         max_height: length of the table of rows in patches (96 after both growths of 3.2.2).
         max_width: length of the table of columns in patches.
         norm_eps: added to the mean square in the norms.
-        gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+        activation_checkpointing: what each block keeps for its backward pass: "none" everything that it needs, "block" its input alone,
+            "selective" also outputs of matrix products and attention; the rest is computed again.
+        kept_activations: share of the bytes of those outputs that "selective" keeps, in [0, 1]; those that save most FLOPs per byte go
+            first, so attention over long sequences before anything else.
+        compile_blocks: compile each block with this mode of `torch.compile`, one static graph for every size of latent and context;
+            "reduce-overhead" replays CUDA graphs, on one GPU alone. Not compiled unless given.
     """
 
     builds_on_meta = True
@@ -58,11 +63,12 @@ class VideoTransformer(Backbone):
         max_height: int = 96,
         max_width: int = 96,
         norm_eps: float = 1e-5,
-        gradient_checkpointing: bool = False,
+        activation_checkpointing: ActivationCheckpointing = "none",
+        kept_activations: float = 0.5,
+        compile_blocks: CompileMode | None = None,
     ) -> None:
         super().__init__(in_channels=in_channels, width=width, extra_channels=extra_channels)
         self.ffn_width = ffn_width
-        self.gradient_checkpointing = gradient_checkpointing
         self.patchify = Patchify(in_channels=in_channels, width=width, patch_size=patch_size, extra_channels=extra_channels)
         # Positions are added in every layer, so all layers together add about one unit.
         std = 1.0 / num_layers
@@ -74,6 +80,13 @@ class VideoTransformer(Backbone):
         self.blocks = nn.ModuleList(
             TransformerBlock(width=width, ffn_width=ffn_width, num_heads=num_heads, norm_eps=norm_eps, output_gain=output_gain)
             for _ in range(num_layers)
+        )
+        self.activation_checkpointing, self.compile_blocks = activation_checkpointing, compile_blocks
+        prepare_blocks(
+            self.blocks,
+            activation_checkpointing=activation_checkpointing,
+            kept_activations=kept_activations,
+            compile_blocks=compile_blocks,
         )
         self.final_modulation = Projection(width, 2 * width, gain=0.0)
         self.final_bias = LayerModulation(width=width, num_outputs=2)
@@ -106,12 +119,8 @@ class VideoTransformer(Backbone):
         x, positions = self.sequence.split(x, dim=1), self.sequence.split(positions, dim=0)
         modulation = self.sequence.replicate(modulation)
         context = None if context is None else self.sequence.replicate(context)
-        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            if recompute:
-                x = checkpoint(block, x, positions, modulation, context, mask, use_reentrant=False)
-            else:
-                x = block(x, positions, modulation, context, mask)
+            x = block(x, positions, modulation, context, mask)
 
         x = self.sequence.leave_tensor_group(x)
         scale, shift = self.final_bias(self.final_modulation(embedding).unflatten(-1, (2, -1)))

@@ -9,7 +9,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
 from moviegen_core.errors import UsageError
-from moviegen_core.nn.attention import Attention
+from moviegen_core.nn.attention import Attention, fused_attention
 from moviegen_core.nn.chunked import _chunk_size, chunked_attention
 from moviegen_core.nn.modulation import RMSNorm, sinusoidal_embedding
 from moviegen_core.nn.patchify import Patchify, Unpatchify
@@ -148,6 +148,28 @@ def test_attention_without_any_real_token_gives_zeros(dtype: torch.dtype) -> Non
     assert y[0].any() and not y[1].any()
     assert x.grad.isfinite().all() and context.grad.isfinite().all()
     assert not context.grad[0, 2:].any() and not context.grad[1].any()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_fused_attention_equals_torch(masked: bool) -> None:
+    """Run here with the fused kernel for CPUs; a sample without any real token gives zeros and no NaN in its gradients."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, 2, n, 8, requires_grad=True) for n in (9, 5, 5))
+    mask = torch.tensor([[True] * 5, [False] * 5, [True, False, True, False, False]])[:, None, None] if masked else None
+    ours = fused_attention(query, key, value, mask)
+    theirs = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(ours, theirs)
+    assert not masked or not ours[1].any()
+    inputs, gradient = (query, key, value), torch.randn_like(ours)
+    found, wanted = (torch.autograd.grad(y, inputs, gradient) for y in (ours, theirs))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_fused_attention_never_falls_back() -> None:
+    with pytest.raises(UsageError, match="heads of 12 channels in float32 were given on cpu"):
+        fused_attention(*torch.randn(3, 1, 1, 4, 12))
+    with pytest.raises(UsageError, match="float64"):
+        fused_attention(*torch.randn(3, 1, 1, 4, 8, dtype=torch.float64))
 
 
 def test_heads_must_divide_the_width() -> None:
