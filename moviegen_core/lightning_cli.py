@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -20,6 +19,8 @@ from moviegen_core.memory import keep_freed_memory
 from moviegen_core.plugins import PluginHost, plugin_host
 from moviegen_core.presets import Config, compose
 from moviegen_core.sampler import Sampler
+from moviegen_core.weights import open_weights
+from moviegen_core.weights.checkpoint_io import use_whole_checkpoints
 
 DEFAULT_SAMPLER = "moviegen_core.sampler.FlowSampler"
 # Warnings of Lightning's that nobody who trains or predicts with us can or should act on.
@@ -113,9 +114,13 @@ class MoviegenCLI(LightningCLI):
         """Leave the config alone: Lightning lets hyper-parameters inside a checkpoint beat the command line, in silence."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint that is not there before anything is built."""
+        """Refuse a checkpoint that is not there, or not whole, before anything is built."""
         given = self._get(self.config, "ckpt_path")
-        if given is None or given in _KNOWN_CHECKPOINTS or "://" in str(given) or Path(given).exists():
+        if given is None or given in _KNOWN_CHECKPOINTS or "://" in str(given):
+            return
+        if Path(given).exists():
+            if Path(given).is_dir():
+                open_weights(given)  # says what is missing from a folder
             return
         folder = Path(given).parent
         exists = f"the folder {folder} does not exist"
@@ -125,7 +130,8 @@ class MoviegenCLI(LightningCLI):
         raise UsageError(f"--ckpt_path {given} was given, and there is no such file", exists, "correct the path")
 
     def after_instantiate_classes(self) -> None:
-        """Hand the sampler to the model, and the model's configuration to its checkpoints."""
+        """Hand the sampler to the model, and the model's configuration to its checkpoints, which are written whole or not at all."""
+        use_whole_checkpoints(self.trainer)
         if self.command == "fit":
             config = self.config.get(self.command)
             model = yaml.safe_load(self._parser(self.command).dump(config, skip_validation=True))["model"]
@@ -235,9 +241,9 @@ def _option(args: Sequence[str], name: str) -> str | None:
 
 def _model_of_checkpoint(path: Path) -> Config | None:
     """The model section a checkpoint was saved with, where its model saved any."""
-    if not path.is_file() or path.suffix == ".safetensors":
+    if not path.exists() or path.suffix == ".safetensors":
         return None
-    stored = torch.load(path, weights_only=True, map_location="cpu", mmap=True).get("hyper_parameters", {})
+    stored = open_weights(path).metadata.get("hyper_parameters") or {}
     class_path = stored.get("_class_path")
     init_args = {key: value for key, value in stored.items() if key not in ("_class_path", "_instantiator")}
     return {"class_path": class_path, "init_args": init_args} if class_path else None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
+from moviegen_core.callbacks.termination import leave_process_group
 from moviegen_core.errors import UsageError
 from moviegen_core.files import write_bytes
 from moviegen_core.parallel.place import data_place
@@ -124,7 +125,9 @@ class ShardData(LightningDataModule):
 
     def train_dataloader(self) -> ShardLoader:
         """Shuffled batches of videos, with images among them where asked for."""
-        return self._loader(self.urls, carry=True)
+        loader = self._loader(self.urls, carry=True)
+        loader.used = None if self.trainer is None else lambda: self.trainer.num_training_batches
+        return loader
 
     def val_dataloader(self) -> ShardLoader:
         """Every sample of the validation shards, in order; not there where no shards were given."""
@@ -192,6 +195,7 @@ class ShardData(LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
             collate_fn=_same,
+            worker_init_fn=leave_process_group,
             pin_memory=self.pin_memory and torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )

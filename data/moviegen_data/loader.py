@@ -4,7 +4,7 @@ Shapes: b samples, pixels (b, 3, t, h, w), latents (b, c, t, h, w).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,8 +135,11 @@ class ShardLoader(DataLoader):
     """Loads batches in the plan's order, notes what was skipped, and can go on in the middle of an epoch.
 
     The order does not depend on the number of workers. `state_dict` counts the batches that were handed out, not those prefetched.
-    Arguments are DataLoader's; `batch_size` is None, the sampler a `PlanSampler`, the dataset a `ShardDataset`.
+    Arguments are DataLoader's; `batch_size` is None, the sampler a `PlanSampler`, the dataset a `ShardDataset`. Where an epoch uses fewer
+    batches than there are (`limit_train_batches`), `used` says how many, so that a state of its end is known for one.
     """
+
+    used: Callable[[], float] | None = None
 
     def __iter__(self) -> Iterator[MediaBatch]:
         sampler: PlanSampler = self.sampler
@@ -156,12 +159,14 @@ class ShardLoader(DataLoader):
             raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report.summary()))
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, and batches of it that were handed out."""
-        return {"epoch": self.sampler.epoch, "num_batches": getattr(self, "_handed_out", 0)}
+        """Epoch, batches of it that were handed out, and whether those are all that it uses."""
+        handed_out = getattr(self, "_handed_out", 0)
+        whole = handed_out >= min(len(self.sampler), self.used() if self.used else len(self.sampler))
+        return {"epoch": self.sampler.epoch, "num_batches": handed_out, "whole": whole}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Let the next iteration begin after the batches that a state had handed out."""
-        whole = state["num_batches"] >= len(self.sampler)
+        whole = bool(state.get("whole", state["num_batches"] >= len(self.sampler)))
         self.sampler.set_epoch(state["epoch"] + whole)
         self.sampler.first_batch = 0 if whole else state["num_batches"]
 

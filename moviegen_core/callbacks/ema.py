@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from moviegen_core.errors import UsageError
+from moviegen_core.weights.sharded import StoredTensor
 
 
 class ExponentialMovingAverage(Callback):
@@ -160,13 +161,15 @@ class ExponentialMovingAverage(Callback):
         states = checkpoint["state_dict"]
         stored_names = pl_module.state_dict().keys()
         is_sharded = any(isinstance(value, DTensor) for value in states.values())
+        # A strategy that saves the shards of callbacks too gets them as they are; a large model is never whole in one process.
+        keep = torch.Tensor.detach if is_sharded and getattr(trainer.strategy, "saves_shards_of_callbacks", False) else _whole
         # Gathering a sharded tensor takes all processes, so what is gathered may not depend on `states`, which only the first may hold.
         for name, parameter, mean in zip(self._names, trained, self._averages, strict=True):
             is_stored = name in stored_names
             if self.use_for_predict:
-                online[name] = _whole(parameter)
+                online[name] = keep(parameter)
             if not self.use_for_predict or not is_stored or mean.dtype != parameter.dtype:
-                average[name] = _whole(mean)
+                average[name] = keep(mean)
             if is_stored:
                 chosen = mean.to(parameter.dtype) if self.use_for_predict else parameter
                 chosen = chosen.detach() if is_sharded else _whole(chosen)
@@ -187,9 +190,9 @@ class ExponentialMovingAverage(Callback):
         self.num_updates, self._last_step = state["num_updates"], state["last_step"]
         for name, parameter, average in zip(self._names, self._parameters, self._averages, strict=True):
             if name in state["average"]:
-                average.copy_(_placed(state["average"][name], average))
+                _fill(average, state["average"][name])
             if name in state["online"]:
-                parameter.copy_(_placed(state["online"][name], parameter))
+                _fill(parameter, state["online"][name])
 
     # ------------------------------------------------------------------------------------------------------------------------------
 
@@ -243,7 +246,11 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
-def _placed(tensor: Tensor, like: Tensor) -> Tensor:
-    if not isinstance(like, DTensor):
-        return tensor
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+def _fill(target: Tensor, source: Tensor | StoredTensor) -> None:
+    """Copy a stored tensor, each process its own shards where the target is sharded."""
+    if isinstance(source, StoredTensor):
+        source.read_into(target)
+    elif isinstance(target, DTensor):
+        target.copy_(distribute_tensor(source.to(target.device), target.device_mesh, target.placements))
+    else:
+        target.copy_(source)

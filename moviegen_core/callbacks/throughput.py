@@ -1,7 +1,5 @@
 """How fast a training goes, what share of the machine it uses, and when it will be done."""
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -10,6 +8,7 @@ from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from moviegen_core.batch import MediaBatch
+from moviegen_core.callbacks.machine import measure_peak_tflops, memory_gib, readable_time
 from moviegen_core.errors import UsageError
 
 _COMPUTE_DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
@@ -19,22 +18,29 @@ class Throughput(Callback):
     """Logs rates over the last steps, under `throughput/`.
 
     Always: `samples_per_s` (all processes), `step_s`, `data_wait_share` (from the end of one batch to the start of the next),
-    `memory_gib` (peak of the accelerator, or of the process on a CPU), and `remaining_s` where `max_steps` is set. Where the model has a
-    `backbone` that counts: `tokens_per_s`, `model_tflops_per_s` (a forward pass and a backward pass of twice its cost, per process;
-    recomputation does not count), and `mfu`, its share of the device's peak where that is known. Validation is in none of the rates.
+    `memory_gib` (peak of the accelerator, or of the process on a CPU) and its parts `memory_parameters_gib`, `memory_gradients_gib`,
+    `memory_optimizer_gib` and `memory_rest_gib` (activations and whatever else the peak held), and `remaining_s` where `max_steps` is set.
+    Where the model has a `backbone` that counts: `tokens_per_s`, `model_tflops_per_s` (a forward pass and a backward pass of twice its
+    cost, per process; recomputation does not count), and `mfu`, its share of the device's peak where that is known. Validation is in none
+    of the rates. The progress bar shows seconds per step, tokens per second, MFU, and the time left.
 
     Args:
         every_n_steps: optimizer steps between two logged values.
-        peak_tflops: what the device can do at most, in TFLOP/s, e.g. measured by a large matrix product; from Lightning's table of GPUs
-            unless given.
+        peak_tflops: what the device can do at most, in TFLOP/s; from Lightning's table of GPUs unless given or measured.
+        measure_peak: time a large matrix product in the run's type when training starts, and take that for the peak.
     """
 
-    def __init__(self, *, every_n_steps: int = 50, peak_tflops: float | None = None) -> None:
+    def __init__(self, *, every_n_steps: int = 50, peak_tflops: float | None = None, measure_peak: bool = False) -> None:
         if every_n_steps < 1:
             raise UsageError(
                 f"every_n_steps={every_n_steps} was given to Throughput", "it counts optimizer steps from 1", "give a larger number"
             )
+        if measure_peak and peak_tflops is not None:
+            raise UsageError(
+                f"measure_peak and peak_tflops={peak_tflops} were given to Throughput", "there is one peak", "leave one of the two out"
+            )
         self.every_n_steps = every_n_steps
+        self.measure_peak = measure_peak
         self.peak_tflops = peak_tflops
         self._counts = False
         self._context_length = 0
@@ -44,9 +50,12 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up the device, and how long contexts are at the first forward pass."""
-        if self.peak_tflops is None and trainer.strategy.root_device.type == "cuda":
-            dtype = next((dtype for name, dtype in _COMPUTE_DTYPES.items() if str(trainer.precision).startswith(name)), torch.float32)
-            flops = get_available_flops(trainer.strategy.root_device, dtype)
+        device = trainer.strategy.root_device
+        dtype = next((dtype for name, dtype in _COMPUTE_DTYPES.items() if str(trainer.precision).startswith(name)), torch.float32)
+        if self.peak_tflops is None and self.measure_peak:
+            self.peak_tflops = measure_peak_tflops(device, dtype)
+        elif self.peak_tflops is None and device.type == "cuda":
+            flops = get_available_flops(device, dtype)
             self.peak_tflops = None if flops is None else flops / 1e12
         backbone = getattr(pl_module, "backbone", None)
         self._counts = hasattr(backbone, "num_flops")
@@ -65,7 +74,7 @@ class Throughput(Callback):
             self._count(pl_module, batch)
         step = trainer.global_step
         if step - self._first_step >= self.every_n_steps:
-            self._log(trainer, step)
+            self._log(trainer, pl_module, step)
             self._reset(step)
         self._idle_since = time.perf_counter()
 
@@ -119,7 +128,7 @@ class Throughput(Callback):
         self._tokens += tokens * len(batch)
         self._flops += flops * len(batch)
 
-    def _log(self, trainer: Trainer, step: int) -> None:
+    def _log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         device = trainer.strategy.root_device
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -131,7 +140,7 @@ class Throughput(Callback):
             "samples_per_s": self._samples * num_replicas / elapsed_s,
             "step_s": step_s,
             "data_wait_share": self._waited_s / elapsed_s,
-            "memory_gib": _peak_memory_gib(device),
+            **memory_gib(trainer, pl_module),
         }
         if trainer.max_steps > 0:
             values["remaining_s"] = (trainer.max_steps - step) * step_s
@@ -142,10 +151,7 @@ class Throughput(Callback):
                 values["mfu"] = values["model_tflops_per_s"] / self.peak_tflops
         for logger in trainer.loggers:
             logger.log_metrics({f"throughput/{name}": value for name, value in values.items()}, step=step)
-
-
-def _peak_memory_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    # Linux counts kibibytes, macOS bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+        shown: dict[str, Any] = {name: values[name] for name in ("step_s", "tokens_per_s", "mfu") if name in values}
+        if "remaining_s" in values:
+            shown["left"] = readable_time(values["remaining_s"])
+        trainer.progress_bar_metrics.update(shown)

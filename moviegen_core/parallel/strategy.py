@@ -2,18 +2,29 @@
 
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from moviegen_core.errors import UsageError
+from moviegen_core.parallel.launcher import ObservingLauncher
 from moviegen_core.parallel.plan import CONTEXT, DATA, TENSOR, ParallelPlan
 from moviegen_core.parallel.sequence import ContextMethod
+from moviegen_core.weights.checkpoint_io import WholeCheckpointIO
+from moviegen_core.weights.sharded import looks_sharded
+
+if TYPE_CHECKING:
+    from moviegen_core.parallel.checkpointing import ShardedSaver
+    from moviegen_core.parallel.liveness import Watchdog
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -32,8 +43,12 @@ class MeshStrategy(ModelParallelStrategy):
         reshard_after_forward: free gathered parameters between forward and backward; more communication, less memory.
         cpu_offload: keep parameters, gradients and optimizer state in main memory.
         save_distributed_checkpoint: every process writes its share into a folder; one file where false.
-        timeout_s: seconds after which a collective operation counts as stuck.
+        async_checkpoint: write such a folder while training goes on, from a copy of the state in main memory.
+        timeout_s: seconds without progress after which a process that others wait for counts as stuck; the run then ends with exit code
+            70 and a message that names it.
     """
+
+    saves_shards_of_callbacks = True
 
     def __init__(
         self,
@@ -47,14 +62,28 @@ class MeshStrategy(ModelParallelStrategy):
         reshard_after_forward: bool = True,
         cpu_offload: bool = False,
         save_distributed_checkpoint: bool = True,
+        async_checkpoint: bool = False,
         timeout_s: float = 1800.0,
     ) -> None:
+        if async_checkpoint and not save_distributed_checkpoint:
+            raise UsageError(
+                "async_checkpoint was given with save_distributed_checkpoint=false",
+                "only folders of shards are written asynchronously",
+                "leave one of the two out",
+            )
         super().__init__(
             data_parallel_size=data_parallel_size,
             tensor_parallel_size=tensor_parallel_size,
             save_distributed_checkpoint=save_distributed_checkpoint,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timedelta(seconds=2 * timeout_s + 60),  # the backends' own errors name nobody, so the watchdog comes first
         )
+        if timeout_s <= 0:
+            raise UsageError(f"timeout_s={timeout_s} was given", "it is a time in seconds", "give 1800 for half an hour")
+        self.timeout_s = timeout_s
+        self._watchdog: Watchdog | None = None
+        self.checkpoint_io = WholeCheckpointIO()
+        self.async_checkpoint = async_checkpoint
+        self._saver: ShardedSaver | None = None
         self.context_parallel_size = context_parallel_size
         self.context_method = context_method
         self.cpu_offload = cpu_offload
@@ -67,9 +96,9 @@ class MeshStrategy(ModelParallelStrategy):
             self.fsdp["offload_policy"] = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
 
     def _configure_launcher(self) -> None:
-        # Before any process is started.
-        self._check_sizes()
-        super()._configure_launcher()
+        self._check_sizes()  # before any process is started
+        if not self.cluster_environment.creates_processes_externally:
+            self._launcher = ObservingLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def setup_environment(self) -> None:
         """Join the process group and lay the mesh over it."""
@@ -78,6 +107,7 @@ class MeshStrategy(ModelParallelStrategy):
         self._device_mesh = init_device_mesh(self.root_device.type, self._check_sizes(), mesh_dim_names=(DATA, CONTEXT, TENSOR))
         assert self.lightning_module is not None
         self.lightning_module._device_mesh = self._device_mesh
+        self._start_watchdog()
 
     def setup(self, trainer: Trainer) -> None:
         """Set up model and optimizers; evaluation then runs without gradients but not in inference mode, which has no sharded tensors."""
@@ -95,6 +125,11 @@ class MeshStrategy(ModelParallelStrategy):
         for tensor in (*self.model.parameters(), *self.model.buffers()):
             if not isinstance(tensor, DTensor):
                 tensor.data = tensor.data.to(self.root_device)
+
+    def _get_process_group_backend(self) -> str:
+        if self.cpu_offload and self.root_device.type == "cuda":
+            return "cpu:gloo,cuda:nccl"  # the norm of offloaded gradients is summed in main memory
+        return super()._get_process_group_backend()
 
     @cached_property
     def plan(self) -> ParallelPlan:
@@ -129,3 +164,106 @@ class MeshStrategy(ModelParallelStrategy):
             exists = "the three multiply to the number of processes"
             raise UsageError(sizes, exists, "change trainer.devices, trainer.num_nodes or the sizes in trainer.strategy")
         return data, context, int(tensor)
+
+    # -- liveness --------------------------------------------------------------------------------------------------------------------
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base class; the watchdog hears of it."""
+        self._note("training step")
+        return super().training_step(*args, **kwargs)
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base class; the watchdog hears of it."""
+        self._note("validation")
+        return super().validation_step(*args, **kwargs)
+
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base class; the watchdog hears of it."""
+        self._note("prediction")
+        return super().predict_step(*args, **kwargs)
+
+    def _note(self, activity: str) -> None:
+        if self._watchdog is not None:
+            self._watchdog.note(f"{activity} after step {self.lightning_module.global_step}")
+
+    def _start_watchdog(self) -> None:
+        if self.world_size == 1 or self._watchdog is not None:
+            return
+        from moviegen_core.parallel.liveness import Watchdog, make_store
+
+        address = self.cluster_environment.main_address
+        own = make_store(address, None) if self.is_global_zero else None
+        port = self.broadcast(own.port if own is not None else None)
+        self._watchdog = Watchdog(own or make_store(address, port), self.global_rank, self.world_size, self.timeout_s)
+        self.barrier()  # everyone's first beat is there
+        self._watchdog.start()
+        if isinstance(self._launcher, ObservingLauncher) and self._launcher.observer is not None:
+            self._launcher.observer.watchdog = self._watchdog
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def saver(self) -> "ShardedSaver":
+        """Writes the sharded checkpoints of this run."""
+        if self._saver is None:
+            from moviegen_core.parallel.checkpointing import ShardedSaver
+
+            self._saver = ShardedSaver(self, asynchronous=self.async_checkpoint)
+        return self._saver
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None) -> None:
+        """Save a folder of shards, or one file; either takes its name in one step."""
+        if self._save_distributed_checkpoint:
+            if storage_options is not None:
+                raise UsageError("storage_options were given", "a folder of shards takes none", "leave them out")
+            self.saver.save(checkpoint, Path(self.broadcast(filepath)))
+        elif self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load a folder of shards, saved on any mesh, or one file; always weights-only."""
+        path = Path(self.broadcast(checkpoint_path))
+        assert self.lightning_module is not None and self.model is not None
+        strict = self.lightning_module.strict_loading
+        from moviegen_core.parallel.checkpointing import load_file, load_sharded
+
+        self.saver.wait()
+        fitting = self.lightning_module.trainer.state.fn == TrainerFn.FITTING
+        load = load_sharded if looks_sharded(path) else load_file
+        return load(path, self.model, self.optimizers if fitting else [], strict=strict)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The state of an optimizer: by name and in shards, or as a single process would have it."""
+        if self._save_distributed_checkpoint:
+            return super().optimizer_state(optimizer)
+        from moviegen_core.parallel.checkpointing import gathered_optimizer_state
+
+        assert self.model is not None
+        return gathered_optimizer_state(self.model, getattr(optimizer, "_optimizer", optimizer))
+
+    def remove_checkpoint(self, filepath: _PATH) -> None:
+        """Remove a checkpoint, though not before the one that takes its place is whole."""
+        self.saver.remove(str(filepath))
+
+    def on_train_end(self) -> None:
+        """Wait for the last checkpoint."""
+        self.saver.wait()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Find out whose fault it is where another process failed; wait for the last checkpoint, and say if it failed."""
+        if self._watchdog is not None:
+            from moviegen_core.parallel.liveness import is_communication_error
+
+            if is_communication_error(exception):
+                self._watchdog.explain()
+        if self._saver is not None:
+            self._saver.abandon()
+
+    def teardown(self) -> None:
+        """Leave nothing unwritten."""
+        if self._saver is not None:
+            self._saver.abandon()
+        if self._watchdog is not None:
+            self._watchdog.stop()
+            self._watchdog = None
+        super().teardown()

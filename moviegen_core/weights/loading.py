@@ -3,6 +3,7 @@
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +36,8 @@ def load_into(
     wanted = tuple(prefixes) or ("",)
     # `keep_vars` skips detaching; hooks of the module may leave tensors out of its state, and then they are not asked for.
     own = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if name.startswith(wanted)}
-    given = {name: shape for name, shape in _shapes_of(state).items() if name.startswith(wanted)}
-    missing = [name for name in own if name not in given]
-    unexpected = [name for name in given if name not in own]
-    reshaped = [name for name in own if name in given and tuple(own[name].shape) != given[name]]
-    if reshaped or not given or (strict and (missing or unexpected)):
-        raise UsageError(*_difference(own, given, missing, unexpected, reshaped, source=source, module=module))
+    given = {name: info for name, info in _infos_of(state).items() if name.startswith(wanted)}
+    require_same_model(own, given, source=source, module=module, strict=strict)
     with torch.no_grad():
         for name, target in own.items():
             if name in given:
@@ -48,18 +45,33 @@ def load_into(
                 target.copy_(shard_like(state[name].to(device=target.device, dtype=target.dtype), target))
 
 
-def _shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name; tensors of a file are not read for them."""
+def _infos_of(state: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """What has a shape, by name; tensors of a file are not read for it."""
     if isinstance(state, WeightsFile):
-        return {name: info.shape for name, info in state.infos.items()}
+        return state.infos
     if isinstance(state, ChainMap):
-        return {name: shape for part in reversed(state.maps) for name, shape in _shapes_of(part).items()}
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+        return {name: info for part in reversed(state.maps) for name, info in _infos_of(part).items()}
+    return state
+
+
+def require_same_model(
+    own: Mapping[str, Any], given: Mapping[str, Any], *, source: str | Path, module: nn.Module, strict: bool = True
+) -> None:
+    """Compare names and shapes of a module's tensors with given ones, anything that has a `shape`.
+
+    Raises:
+        UsageError: the given ones are those of another model; a wrong shape is refused even where `strict` is false.
+    """
+    missing = [name for name in own if name not in given]
+    unexpected = [name for name in given if name not in own]
+    reshaped = [name for name in own if name in given and tuple(own[name].shape) != tuple(given[name].shape)]
+    if reshaped or not given or (strict and (missing or unexpected)):
+        raise UsageError(*_difference(own, given, missing, unexpected, reshaped, source=source, module=module))
 
 
 def _difference(
-    own: Mapping[str, Tensor],
-    given: Mapping[str, tuple[int, ...]],
+    own: Mapping[str, Any],
+    given: Mapping[str, Any],
     missing: list[str],
     unexpected: list[str],
     reshaped: list[str],
@@ -83,8 +95,8 @@ def _some(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
-def _shapes(names: list[str], own: Mapping[str, Tensor], given: Mapping[str, tuple[int, ...]]) -> str:
-    lines = [f"{name}: {given[name]} given, {tuple(own[name].shape)} wanted" for name in names[:3]]
+def _shapes(names: list[str], own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    lines = [f"{name}: {tuple(given[name].shape)} given, {tuple(own[name].shape)} wanted" for name in names[:3]]
     return "; ".join(lines) + ("; ..." if len(names) > 3 else "")
 
 

@@ -14,15 +14,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from moviegen_core.errors import UsageError, what_exists
-from moviegen_core.weights.sharded import (
-    is_sharded,
-    read_sharded_metadata,
-    read_sharded_tensor,
-)
+from moviegen_core.weights.sharded import REST, ShardedFolder, StoredTensor, is_sharded, looks_sharded, put_back
 
+SHARDED_REST = "sharded"  # in a folder's rest: paths of values that lie in shards, and their names there
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
 
 
@@ -86,7 +82,7 @@ class TorchWeights(WeightsFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         # Mapped into memory: a tensor is read when it is touched, and only then.
-        self._content = _load_torch(path, mmap=True)
+        self._content = load_torch(path, mmap=True)
         self._state = _state_of(self._content, path)
 
     @cached_property
@@ -153,26 +149,34 @@ class ShardedWeights(WeightsFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._metadata = read_sharded_metadata(path)
+        self.folder = ShardedFolder(path)
 
     @cached_property
     def infos(self) -> dict[str, TensorInfo]:
         """Shape and type of every tensor by name."""
         return {
             key.removeprefix("state_dict."): TensorInfo(tuple(entry.size), entry.properties.dtype)
-            for key, entry in self._metadata.state_dict_metadata.items()
-            if key.startswith("state_dict.") and isinstance(entry, TensorStorageMetadata)
+            for key, entry in self.folder.tensors.items()
+            if key.startswith("state_dict.")
         }
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """All that the checkpoint holds beside its weights and optimizer states."""
-        file = self.path / "meta.pt"
-        return _load_torch(file) if file.is_file() else {}
+        """All that the checkpoint holds beside its weights and optimizer states; sharded tensors in it stay in the folder."""
+        return read_rest(self.folder)
 
     def __getitem__(self, name: str) -> Tensor:
-        info = self.infos[name]
-        return read_sharded_tensor(self.path, self._metadata, f"state_dict.{name}", torch.empty(info.shape, dtype=info.dtype))
+        return self.folder.tensor(f"state_dict.{name}")
+
+
+def read_rest(folder: ShardedFolder) -> dict[str, Any]:
+    """Read what a sharded checkpoint holds beside weights and optimizer states; its sharded tensors come as `StoredTensor`."""
+    file = folder.path / REST
+    if not file.is_file():
+        return {}
+    content = load_torch(file)
+    put_back(content, {tuple(path): StoredTensor(folder, key) for path, key in content.pop(SHARDED_REST, [])})
+    return content
 
 
 def open_weights(path: str | Path) -> WeightsFile:
@@ -188,7 +192,7 @@ def open_weights(path: str | Path) -> WeightsFile:
     if not path.exists():
         raise UsageError(f"weights {path} were given", _neighbours(path), "give the path of a checkpoint that exists")
     if path.is_dir():
-        if is_sharded(path):
+        if looks_sharded(path):
             return ShardedWeights(path)
         if not any(path.glob("*.safetensors")):
             raise UsageError(
@@ -204,7 +208,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a whole checkpoint weights-only: `state_dict` and whatever else it holds (from safetensors: the contents of its config)."""
     path = Path(path).expanduser()
     if path.is_file() and path.suffix != ".safetensors":
-        content = _load_torch(path)
+        content = load_torch(path)
         state = _state_of(content, path)
         return {"state_dict": state} if _is_bare(content) else content
     file = open_weights(path)
@@ -237,7 +241,12 @@ def _kind(content: Any) -> str:
     return f"a dict of {', '.join(map(str, list(content)[:4]))}" if content else "an empty dict"
 
 
-def _load_torch(path: Path, *, mmap: bool = False) -> Any:
+def load_torch(path: Path, *, mmap: bool = False) -> Any:
+    """Read a file of `torch.save` weights-only.
+
+    Raises:
+        UsageError: the file is damaged, or would run code.
+    """
     with open(path, "rb") as file:
         start = file.read(4)
     try:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from moviegen_core.errors import UsageError
 from moviegen_core.weights.reading import TensorInfo, WeightsFile
+from moviegen_core.weights.sharded import StoredTensor
 
 Version = Literal["averaged", "trained"]
 
@@ -51,7 +52,10 @@ class VersionedWeights(WeightsFile):
         return self._file.metadata
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._overlay[name].to(self.infos[name].dtype) if name in self._overlay else self._file[name]
+        if name not in self._overlay:
+            return self._file[name]
+        found = self._overlay[name]
+        return (found.read() if isinstance(found, StoredTensor) else found).to(self.infos[name].dtype)
 
 
 def lasting_metadata(file: WeightsFile) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, Dataset
 
 from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
+from moviegen_core.callbacks.machine import measure_peak_tflops, readable_time
 from moviegen_core.callbacks.throughput import Throughput
 from moviegen_core.conditioner import Conditioning
 
@@ -92,14 +93,25 @@ class Slow(Dataset):
         return MediaBatch(captions=["a"] * 3, keys=["k"] * 3, **self.media)
 
 
-def run(tmp_path, callback, *, backbone=None, latents=True, **options):
+class Bar(Callback):
+    """Keeps what a progress bar would show at the end of every batch."""
+
+    def __init__(self):
+        self.shown = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.shown.append(dict(trainer.progress_bar_metrics))
+
+
+def run(tmp_path, callback, *others, backbone=None, latents=True, **options):
     logger = CSVLogger(tmp_path)
+    model = options.pop("model", None) or Model(backbone)
     seen = []
     logger.log_metrics = lambda metrics, step=None: seen.append((step, dict(metrics)))
     trainer = Trainer(
         accelerator="cpu",
         logger=logger,
-        callbacks=[callback],
+        callbacks=[callback, *others],
         max_epochs=-1,
         max_steps=options.pop("max_steps", 20),
         enable_progress_bar=False,
@@ -108,7 +120,6 @@ def run(tmp_path, callback, *, backbone=None, latents=True, **options):
         num_sanity_val_steps=0,
         **options,
     )
-    model = Model(backbone)
     data = Slow(latents=latents)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -152,3 +163,54 @@ def test_accumulated_batches_are_one_step(tmp_path):
 def test_refuses_wrong_numbers():
     with pytest.raises(ValueError, match="every_n_steps=0"):
         Throughput(every_n_steps=0)
+
+
+def test_the_progress_bar_shows_a_few(tmp_path):
+    bar = Bar()
+    _, logged = run(tmp_path, Throughput(every_n_steps=5, peak_tflops=2e-6), bar, backbone=Counted())
+    last = dict(logged)[15]
+    assert bar.shown[3] == {} and bar.shown[14] == bar.shown[17]
+    shown = bar.shown[14]
+    assert shown == {"step_s": last["step_s"], "tokens_per_s": last["tokens_per_s"], "mfu": last["mfu"], "left": "15 s"}
+
+
+def test_memory_has_four_parts(tmp_path):
+    class Large(Model):
+        def __init__(self):
+            super().__init__(Counted())
+            self.autoencoder = None
+            self.table = torch.nn.Parameter(torch.zeros(2**22))
+
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) + self.table.sum()
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=0.0)
+
+    model = Large()
+    _, logged = run(tmp_path, Throughput(every_n_steps=5), model=model)
+    values = logged[-1][1]
+    small = pytest.approx(2**-6, rel=1e-4)  # 4 Mi floats are 16 MiB
+    assert values["memory_parameters_gib"] == small and values["memory_gradients_gib"] == small
+    assert values["memory_optimizer_gib"] == pytest.approx(2**-5, rel=1e-4)
+    parts = [values[f"memory_{part}_gib"] for part in ("parameters", "gradients", "optimizer", "rest")]
+    assert sum(parts) == pytest.approx(values["memory_gib"]) and parts[-1] > 0
+
+
+def test_a_measured_peak(tmp_path, monkeypatch):
+    monkeypatch.setattr("moviegen_core.callbacks.throughput.measure_peak_tflops", lambda device, dtype: 3e-6)
+    _, logged = run(tmp_path, Throughput(every_n_steps=5, measure_peak=True), backbone=Counted())
+    assert logged[0][1]["mfu"] == pytest.approx(logged[0][1]["model_tflops_per_s"] / 3e-6)
+    state = torch.get_rng_state()
+    assert 1e-5 < measure_peak_tflops(torch.device("cpu"), torch.float32, repeats=1) < 1e3
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(ValueError, match="one peak"):
+        Throughput(measure_peak=True, peak_tflops=1.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.6, "1 min"), (75, "1 min 15 s"), (3600, "1 h"), (266500, "3 d 2 h"), (86399, "23 h 59 min"), (86460, "1 d")],
+)
+def test_times_are_readable(seconds, text):
+    assert readable_time(seconds) == text

@@ -178,7 +178,7 @@ class TestHostileFiles:
         with pytest.warns(UserWarning, match="torch.distributed is"):
             dcp.save({"state_dict": make_state()}, checkpoint_id=tmp_path / "sharded")
         next((tmp_path / "sharded").glob("*.distcp")).unlink()
-        with pytest.raises(UsageError, match="a shard is missing"):
+        with pytest.raises(UsageError, match="shard __0_0.distcp is missing"):
             load_state_dict(tmp_path / "sharded")
 
 

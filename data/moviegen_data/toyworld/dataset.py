@@ -87,7 +87,9 @@ class ToyWorldData(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Clips (and pictures) of the training split."""
         stream = self.stream(stage="train", num_samples=self.num_train, split=self.split, **self.training)
-        return ResumableLoader(stream, num_workers=self.num_workers)
+        loader = ResumableLoader(stream, num_workers=self.num_workers)
+        loader.used = None if self.trainer is None else lambda: self.trainer.num_training_batches
+        return loader
 
     def val_dataloader(self) -> ResumableLoader:
         """Other clips of the training split, the same at every validation."""

@@ -1,6 +1,6 @@
 """An endless supply of rendered batches, split by rank and worker, the same for the same seed, resumable at any batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from moviegen_core.batch import MediaBatch
+from moviegen_core.callbacks.termination import leave_process_group
 from moviegen_core.errors import UsageError
 from moviegen_core.prompts import with_fps
 from moviegen_data.toyworld.renderer import ToyClip, render
@@ -167,8 +168,9 @@ class ResumableLoader(DataLoader):
     """
 
     def __init__(self, stream: ToyWorldStream, *, num_workers: int = 0) -> None:
-        super().__init__(stream, batch_size=None, num_workers=num_workers, collate_fn=_same)
+        super().__init__(stream, batch_size=None, num_workers=num_workers, collate_fn=_same, worker_init_fn=leave_process_group)
         self._next_batch, self._resumed = 0, False
+        self.used: Callable[[], float] | None = None  # how many batches an epoch uses, where it does not use all
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -183,13 +185,14 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and next batch."""
-        return {"epoch": self.dataset.epoch, "next_batch": self._next_batch}
+        """Epoch, next batch, and whether the epoch uses no more."""
+        whole = self._next_batch >= min(len(self), self.used() if self.used else len(self))
+        return {"epoch": self.dataset.epoch, "next_batch": self._next_batch, "whole": whole}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where the state was taken."""
         self.dataset.epoch, self._next_batch = state["epoch"], state["next_batch"]
-        self._resumed = self._next_batch < len(self)
+        self._resumed = not state.get("whole", self._next_batch >= len(self))
 
 
 def to_pixels(clips: Sequence[ToyClip]) -> Tensor:
