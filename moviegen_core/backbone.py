@@ -10,6 +10,7 @@ from moviegen_core.conditioner import Conditioning
 from moviegen_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from moviegen_core.footprint import Footprint
     from moviegen_core.parallel.plan import ParallelPlan
 
 
@@ -58,6 +59,27 @@ class Backbone(LightningModule):
     def num_flops(self, latent_shape: tuple[int, ...], context_length: int) -> int:
         """Floating-point operations of one forward pass of one sample (a multiply-add counts two)."""
         raise NotImplementedError(f"{type(self).__name__} must define num_flops(latent_shape, context_length)")
+
+    def footprint(
+        self, latent_shape: tuple[int, ...], context_length: int, *, context: int = 1, tensor: int = 1, element_bytes: int = 2
+    ) -> "Footprint":
+        """What one sample costs a process in training, as `parallelize` shards this backbone; by it `moviegen plan` plans.
+
+        Args:
+            latent_shape: shape (c, t, h, w) of one latent.
+            context_length: tokens of the context; 0 for none.
+            context: processes that share the sequence.
+            tensor: processes that share each matrix.
+            element_bytes: bytes of a number in computation.
+
+        Raises:
+            UsageError: this backbone does not say, or cannot be sharded so.
+        """
+        raise UsageError(
+            f"a plan for {type(self).__name__} was asked for",
+            "it does not say what it keeps and computes",
+            "define its footprint(latent_shape, context_length, ...), as VideoTransformer does",
+        )
 
     def reset_parameters(self) -> None:
         """Draw the initial weights; called after a model built on the meta device was materialised."""

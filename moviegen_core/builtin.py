@@ -30,6 +30,10 @@ def moviegen_commands() -> Iterator[Command]:
     yield Command("plugins", "new", "moviegen_core.scaffold:new_plugin", "write the first files of a plugin of your own")
     yield Command("presets", "list", "moviegen_core.commands:list_presets", "presets by name")
     yield Command("presets", "show", "moviegen_core.commands:show_preset", "one preset, composed; with --params its parameter counts")
+    planner = "moviegen_core.parallel.planner.command"
+    yield Command(
+        "", "plan", f"{planner}:plan", "the mesh, checkpointing and batch for a preset on given GPUs, e.g. `moviegen plan t2v/1b --gpus 8`"
+    )
     yield Command("weights", "average", "moviegen_core.weights:average", "one model from several finetuning runs (3.3)")
     yield Command("weights", "export", "moviegen_core.weights:export", "a checkpoint, or one component, as safetensors and a config")
     yield Command("weights", "import", "moviegen_core.weights:import_", "safetensors or a component into a checkpoint")

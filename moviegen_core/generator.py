@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -97,20 +97,22 @@ class FlowModel(LightningModule):
     def configure_model(self) -> None:
         """Build the parts, once, and shard them where the strategy has a plan; weights of earlier stages are loaded here.
 
-        Initial weights depend on the run's seed alone. On a mesh of processes the backbone is built without memory, sharded, and only
-        then given weights, so that it never exists whole.
+        Initial weights depend on the run's seed alone. A backbone that allows it is built without memory, sharded, and only then given
+        weights, so that on a mesh of processes it never exists whole.
         """
         if self.backbone is not None:
             return
         backbone, conditioners, autoencoder = self.factories
         plan = getattr(self._trainer.strategy, "plan", None) if self._trainer is not None else None
-        self.backbone = self._build_backbone(backbone, sharded=plan is not None)
+        self.backbone = self._build_backbone(backbone)
         for name, factory in conditioners.items():
             with seeded(run_seed(), name):
                 self.conditioners[name] = factory(self.backbone.width)
         if plan is not None:
             self.parallelize(plan)
         if self.backbone.builds_on_meta:
+            self._check_memory()
+            self.backbone.to_empty(device=torch.get_default_device() if plan is None else plan.device)
             draw_weights(self.backbone, run_seed(), name="backbone")
         if autoencoder is not None:
             with seeded(run_seed(), "autoencoder"):
@@ -122,23 +124,28 @@ class FlowModel(LightningModule):
         if self.init_checkpoint is not None:
             self.load_stage(self.init_checkpoint)
 
-    def _build_backbone(self, factory: Callable[[], Backbone], *, sharded: bool) -> Backbone:
-        """The backbone with its weights; without them where they are drawn once it is sharded."""
-        if sharded:
-            with torch.device("meta"):
-                backbone = factory()
+    def _build_backbone(self, factory: Callable[[], Backbone]) -> Backbone:
+        """The backbone; without weights where its class lets them be drawn later."""
+        # What cannot be built without memory may fail here; what is wrong with it is told below.
+        with suppress(Exception), torch.device("meta"):
+            backbone = factory()
             if backbone.builds_on_meta:
                 return backbone
         with seeded(run_seed(), "backbone"):
             return factory()
+
+    def _check_memory(self) -> None:
+        """Refuse a training that cannot fit the machine, before weights are drawn."""
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            from moviegen_core.parallel.planner.checking import check_run
+
+            check_run(self, self._trainer)
 
     def parallelize(self, plan: "ParallelPlan") -> None:
         """Shard the trained parts over a mesh of processes; the frozen autoencoder stays whole on each."""
         for conditioner in self.conditioners.values():
             conditioner.parallelize(plan)
         self.backbone.parallelize(plan)
-        if any(parameter.is_meta for parameter in self.backbone.parameters()):
-            self.backbone.to_empty(device=plan.device)
 
     def load_stage(self, checkpoint: str | FilePath) -> None:
         """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""

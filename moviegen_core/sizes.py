@@ -32,7 +32,7 @@ def measure(name: str) -> dict[str, Any]:
     model = build_model(compose([name]))
     components: dict[str, Any] = {}
     latent_shape = num_tokens = None
-    with torch.device("meta"), _without_network():
+    with torch.device("meta"), without_network():
         if isinstance(model, FlowModel):
             build_backbone, build_conditioners, build_autoencoder = model.factories
             backbone = build_backbone()
@@ -74,7 +74,7 @@ def build_model(config: Config) -> Any:
 
 
 @contextlib.contextmanager
-def _without_network() -> Iterator[None]:
+def without_network() -> Iterator[None]:
     """Let the hub's client answer from its cache alone, as HF_HUB_OFFLINE=1 would have."""
     from huggingface_hub import constants
 

@@ -18,6 +18,7 @@ from moviegen_core.nn.sequence import WholeSequence
 from moviegen_core.nn.transformer import TransformerBlock
 
 if TYPE_CHECKING:
+    from moviegen_core.footprint import Footprint
     from moviegen_core.parallel.plan import ParallelPlan
 
 
@@ -81,7 +82,8 @@ class VideoTransformer(Backbone):
             TransformerBlock(width=width, ffn_width=ffn_width, num_heads=num_heads, norm_eps=norm_eps, output_gain=output_gain)
             for _ in range(num_layers)
         )
-        self.activation_checkpointing, self.compile_blocks = activation_checkpointing, compile_blocks
+        self.activation_checkpointing, self.kept_activations = activation_checkpointing, kept_activations
+        self.compile_blocks = compile_blocks
         prepare_blocks(
             self.blocks,
             activation_checkpointing=activation_checkpointing,
@@ -147,6 +149,14 @@ class VideoTransformer(Backbone):
         edges = 2 * n * (self.patchify.weight.numel() + self.unpatchify.linear.weight.numel())
         once = 2 * (self.time_embedding.num_frequencies * d + d * d + 6 * d * d + 2 * d * d)
         return len(self.blocks) * (attention + cross_attention + ffn) + edges + once
+
+    def footprint(
+        self, latent_shape: tuple[int, ...], context_length: int, *, context: int = 1, tensor: int = 1, element_bytes: int = 2
+    ) -> "Footprint":
+        """What one sample costs a process in training."""
+        from moviegen_t2v.footprint import footprint
+
+        return footprint(self, latent_shape, context_length, context=context, tensor=tensor, element_bytes=element_bytes)
 
     def _with_extra_channels(self, x_t: Tensor, conditioning: Conditioning) -> Tensor:
         channels = conditioning.channels

@@ -1,5 +1,6 @@
 """Training and sampling on meshes of gloo processes equal those of one process, from the first weights on (3.1.6)."""
 
+import fcntl
 import statistics
 import subprocess
 import sys
@@ -25,10 +26,17 @@ def start(folder, *meshes):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """One interpreter forks all meshes; each leaves a file per process."""
-    return start(tmp_path_factory.mktemp("meshes"), *MESHES, *SAME, "1x1x2-bf16", *(mesh for pair in OTHERS for mesh in pair))
+    """One interpreter forks all meshes, once for all test processes; each mesh leaves a file per process."""
+    folder = tmp_path_factory.getbasetemp().parent / "meshes"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            start(folder, *MESHES, *SAME, "1x1x2-bf16", *(mesh for pair in OTHERS for mesh in pair))
+            (folder / "done").touch()
+    return folder
 
 
 def load(folder, mesh):

@@ -44,8 +44,9 @@ class HelloBackbone(Backbone):
         return latent_shape[1] * latent_shape[2] * latent_shape[3]
 
     def num_flops(self, latent_shape: tuple[int, ...], context_length: int) -> int:
-        """Two per weight and cell."""
-        return 2 * self.num_tokens(latent_shape) * sum(parameter.numel() for parameter in self.parameters())
+        """Two per weight of a convolution and cell; padding counts as cells."""
+        weights = sum(module.weight.numel() for module in self.modules() if isinstance(module, nn.Conv3d))
+        return 2 * self.num_tokens(latent_shape) * weights
 
 
 class HelloConditioner(Conditioner):
