@@ -1,6 +1,7 @@
 """Training and sampling on meshes of gloo processes equal those of one process, from the first weights on (3.1.6)."""
 
 import fcntl
+import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def start(folder, *meshes):
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """One interpreter forks all meshes, once for all test processes; each mesh leaves a file per process."""
-    folder = tmp_path_factory.getbasetemp().parent / "meshes"
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "meshes"
     folder.mkdir(exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -312,12 +313,12 @@ def _epochs(folder, num_epochs):
         yield loader
 
 
-def test_ranks_have_equal_steps_and_share_the_samples(make_shards, monkeypatch):
+def test_ranks_have_equal_steps_and_share_the_samples(make_shards):
     folder = make_shards(num_samples=12, max_samples=100)
     keys = []
     for rank in range(3):
         data = _data(folder, batch_size=2)
-        monkeypatch.setattr(data, "_place", lambda rank=rank: (rank, 3))
+        data.trainer = SimpleNamespace(strategy=SimpleNamespace(distributed_sampler_kwargs={"rank": rank, "num_replicas": 3}))
         loader = data.train_dataloader()
         assert len(loader) == 2
         keys += [key for batch in loader for key in batch.keys]
