@@ -1,4 +1,4 @@
-"""Memory of a billion parameters on 2 and 4 processes, held against a formula; and that no process ever holds the whole model.
+"""Memory of a billion parameters on 2 and 4 processes, held against the planner's formula; and that no process ever holds the whole model.
 
     python benchmarks/mesh_memory.py --meshes 2x1x1 1x1x2 2x1x2
 
@@ -20,11 +20,15 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from moviegen_core.batch import MediaBatch
 from moviegen_core.generator import FlowModel
+from moviegen_core.parallel.planner.layout import Layout
+from moviegen_core.parallel.planner.memory import estimate_memory
+from moviegen_core.parallel.planner.parameters import read_parameters
 from moviegen_core.parallel.strategy import MeshStrategy
 from moviegen_t2v.model import VideoTransformer
 from moviegen_text.embedded import HashedWordConditioner
@@ -33,6 +37,7 @@ HERE = Path(__file__).parent
 GIB = 2**30
 SIZES = {"num_layers": 20, "width": 1792, "ffn_width": 4864, "num_heads": 14, "max_height": 32, "max_width": 32}  # model/t2v/1b.yaml
 LATENT = (16, 1, 8, 8)
+CONTEXT = 8
 
 
 def peak_gib() -> float:
@@ -63,27 +68,27 @@ class Watch(Callback):
 
 
 def expected_gib(model: FlowModel, mesh: tuple[int, int, int]) -> tuple[float, float]:
-    """Peaks beside the interpreter's own memory by the formula: while building, and in training."""
+    """Peaks beside the interpreter's own memory: while building, a part drawn whole beside all shards; in training, the planner's."""
     data, context, tensor = mesh
-    local = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in model.parameters())
-    largest = max(p.numel() for p in model.parameters())
-    block = sum(p.numel() for p in model.backbone.blocks[0].parameters()) / tensor
-    # A part is drawn whole, beside all shards.
-    building = 4 * (local + largest)
-    # Weights, gradients, two moments. A gathered block exists twice (as it came, and as weights), and once more the next one that is
-    # fetched ahead; its gradients exist as they were computed and as they are sent.
-    gathered = 0 if data * context == 1 else 3 * 4 * block
-    training = 16 * local + gathered + 2 * 4 * block
-    return building / GIB, training / GIB
+    layout = Layout(data=data, context=context, tensor=tensor, precision="fp32")
+    footprint = model.backbone.footprint(LATENT, CONTEXT, context=context, tensor=tensor, element_bytes=4)
+    memory = estimate_memory(read_parameters(model.backbone), footprint, layout)
+    others = sum(local(p) for p in model.conditioners.parameters())
+    building = 4 * (sum(local(p) for p in model.parameters()) + max(p.numel() for p in model.parameters()))
+    return building / GIB, (memory.tensors + 16 * others) / GIB
 
 
-def train(mesh: tuple[int, int, int], folder: Path) -> None:
-    """Two steps; leaves what was measured in a file."""
-    base = peak_gib()
+def local(parameter: nn.Parameter) -> int:
+    """Numbers of a parameter that this process holds."""
+    return (parameter.to_local() if isinstance(parameter, DTensor) else parameter).numel()
+
+
+def fit(mesh: tuple[int, int, int], sizes: dict[str, int]) -> tuple[FlowModel, Watch, Trainer]:
+    """Three steps of training."""
     data, context, tensor = mesh
     batch = MediaBatch(captions=["a"], keys=["a"], latents=torch.randn(1, *LATENT))
     model = FlowModel(
-        backbone=partial(VideoTransformer, **SIZES), conditioners={"prompt": HashedWordConditioner}, optimizer=torch.optim.AdamW
+        backbone=partial(VideoTransformer, **sizes), conditioners={"prompt": HashedWordConditioner}, optimizer=torch.optim.AdamW
     )
     watch = Watch()
     trainer = Trainer(
@@ -93,6 +98,16 @@ def train(mesh: tuple[int, int, int], folder: Path) -> None:
     )  # fmt: skip
     forget_peak()
     trainer.fit(model, DataLoader([batch] * 3, batch_size=None, shuffle=False))
+    return model, watch, trainer
+
+
+def train(mesh: tuple[int, int, int], folder: Path) -> None:
+    """Leaves what was measured in a file."""
+    # What torch loads at its first step is the interpreter's, not the model's.
+    fit(mesh, {**SIZES, "num_layers": 1, "width": 64, "ffn_width": 64, "num_heads": 4})
+    forget_peak()
+    base = peak_gib()
+    model, watch, trainer = fit(mesh, SIZES)
     building, training = expected_gib(model, mesh)
     whole = sum(p.numel() for p in model.parameters())
     found = {
@@ -102,8 +117,9 @@ def train(mesh: tuple[int, int, int], folder: Path) -> None:
     (folder / f"{trainer.global_rank}.json").write_text(json.dumps(found))
 
 
-def enter(rank: int, count: int, port: int, mesh: tuple[int, int, int], folder: Path) -> None:
+def enter(rank: int, count: int, port: int, mesh: tuple[int, int, int], folder: Path, num_layers: int) -> None:
     """Become one process of a mesh."""
+    SIZES["num_layers"] = num_layers
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
@@ -112,7 +128,7 @@ def enter(rank: int, count: int, port: int, mesh: tuple[int, int, int], folder: 
     train(mesh, folder)
 
 
-def measure(mesh: tuple[int, int, int]) -> list[dict[str, float]]:
+def measure(mesh: tuple[int, int, int], num_layers: int) -> list[dict[str, float]]:
     """What every process of a mesh reports."""
     import tempfile
 
@@ -122,7 +138,8 @@ def measure(mesh: tuple[int, int, int]) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("spawn")
         processes = [
-            context.Process(target=enter, args=(rank, math.prod(mesh), port, mesh, Path(folder))) for rank in range(math.prod(mesh))
+            context.Process(target=enter, args=(rank, math.prod(mesh), port, mesh, Path(folder), num_layers))
+            for rank in range(math.prod(mesh))
         ]
         for process in processes:
             process.start()
@@ -137,10 +154,9 @@ def main() -> None:
     parser.add_argument("--meshes", nargs="+", default=["2x1x1", "1x1x2", "2x1x2"], help="data x context x tensor")
     parser.add_argument("--layers", type=int, default=SIZES["num_layers"])
     args = parser.parse_args()
-    SIZES["num_layers"] = args.layers
     results = {}
     for mesh in args.meshes:
-        results[mesh] = measure(tuple(map(int, mesh.split("x"))))
+        results[mesh] = measure(tuple(map(int, mesh.split("x"))), args.layers)
         for rank, found in enumerate(results[mesh]):
             print(
                 f"{mesh} rank {rank}: {found['parameters'] / 1e9:.2f} B parameters, {found['whole_gib']:.2f} GiB whole; "
