@@ -1,8 +1,9 @@
 """FlowModel joins autoencoder, conditioners, backbone and sampler: training, validation, prediction."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,15 @@ from moviegen_core.flow.path import OptimalTransportPath, Path
 from moviegen_core.flow.timesteps import LogitNormalTimesteps, Timesteps
 from moviegen_core.nn.initialization import draw_weights, seeded
 from moviegen_core.parallel.clipping import clip_gradients, is_sharded
+from moviegen_core.parallel.precision import compute_dtype_of
 from moviegen_core.randomness import run_seed, seed_from, seed_step
 from moviegen_core.sampler import FlowSampler, Sampler
 from moviegen_core.weights import load_into, open_weights
 
 if TYPE_CHECKING:
     from moviegen_core.parallel.plan import ParallelPlan
+
+logger = logging.getLogger(__name__)
 
 
 class FlowModel(LightningModule):
@@ -46,6 +50,7 @@ class FlowModel(LightningModule):
             stops falling (3.3), add the callback `HalveOnPlateau`.
         path: path from noise to data; optimal transport unless given.
         timesteps: distribution of training times; logit-normal unless given.
+        check_memory: refuse a training that cannot fit the machine by the planner's estimate, before weights are drawn.
         joint_dropout: probability that ALL conditions of a training sample are dropped together, beside each one's own dropout.
         num_frames: frames of a generated sample where the prompt does not say.
         height: rows of a generated sample in pixels where the prompt does not say.
@@ -68,6 +73,7 @@ class FlowModel(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         path: Path | None = None,
         timesteps: Timesteps | None = None,
+        check_memory: bool = True,
         joint_dropout: float = 0.0,
         num_frames: int = 16,
         height: int = 64,
@@ -83,6 +89,7 @@ class FlowModel(LightningModule):
         self.lr_scheduler = lr_scheduler
         self.path = path or OptimalTransportPath()
         self.timesteps = timesteps or LogitNormalTimesteps()
+        self.check_memory = check_memory
         self.joint_dropout = joint_dropout
         self.num_frames, self.height, self.width, self.fps = num_frames, height, width, fps
         self.seed = seed
@@ -126,17 +133,20 @@ class FlowModel(LightningModule):
 
     def _build_backbone(self, factory: Callable[[], Backbone]) -> Backbone:
         """The backbone; without weights where its class lets them be drawn later."""
-        # What cannot be built without memory may fail here; what is wrong with it is told below.
-        with suppress(Exception), torch.device("meta"):
-            backbone = factory()
+        try:
+            with torch.device("meta"):
+                backbone = factory()
             if backbone.builds_on_meta:
                 return backbone
+        except Exception as error:
+            # What is wrong with its arguments is told below; what cannot be built without memory is built with it.
+            logger.info("the backbone cannot be built on the meta device (%s); every process builds it whole", error)
         with seeded(run_seed(), "backbone"):
             return factory()
 
     def _check_memory(self) -> None:
         """Refuse a training that cannot fit the machine, before weights are drawn."""
-        if self._trainer is not None and self._trainer.state.fn == "fit":
+        if self.check_memory and self._trainer is not None and self._trainer.state.fn == "fit":
             from moviegen_core.parallel.planner.checking import check_run
 
             check_run(self, self._trainer)
@@ -226,7 +236,8 @@ class FlowModel(LightningModule):
         if batch.video is None or self.autoencoder is None:
             missing = "neither pixels nor latents" if batch.video is None else "pixels, but no autoencoder to encode them"
             raise ValueError(f"the batch holds {missing}; give `model.autoencoder`, or shards with latents and `data.latents: true`")
-        return self.autoencoder.encode(batch.video, sample=self.training).float()
+        with self._frozen_precision():
+            return self.autoencoder.encode(batch.video, sample=self.training).float()
 
     def _check_origin(self, batch: MediaBatch) -> None:
         """Refuse cached latents of another autoencoder, where both are known and compare in full precision."""
@@ -309,7 +320,14 @@ class FlowModel(LightningModule):
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b 3 t h w"]:
         """Decode latents to pixels clamped to [-1, 1]."""
-        return self._require_autoencoder().decode(latents, num_frames=num_frames).float().clamp(-1.0, 1.0)
+        with self._frozen_precision():
+            return self._require_autoencoder().decode(latents, num_frames=num_frames).float().clamp(-1.0, 1.0)
+
+    def _frozen_precision(self) -> AbstractContextManager[Any]:
+        """Autocast for the autoencoder where FSDP computes in half precision, since FSDP has not sharded it."""
+        dtype = compute_dtype_of(self._trainer) if self._trainer is not None else torch.float32
+        sharded_half = dtype == torch.bfloat16 and not torch.is_autocast_enabled(self.device.type)
+        return torch.autocast(self.device.type, dtype) if sharded_half else nullcontext()
 
     def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
         """Generate for a batch of prompts; the sizes are those of the batch's own clips, else its prompts', else the model's defaults."""

@@ -206,7 +206,10 @@ def check_drawn_alike(factory: Callable[[], nn.Module]) -> None:
     Args:
         factory: builds the module.
     """
-    built, drawn = factory(), factory()
+    built = factory()
+    with torch.device("meta"):
+        drawn = factory()
+    drawn.to_empty(device="cpu")
     draw_weights(drawn, 0)
     for (name, one), other in zip(built.named_parameters(), drawn.parameters(), strict=True):
         spread = 1.0 + 6.0 / max(1, one.numel() - 1) ** 0.5  # six standard errors of a deviation, and ample room

@@ -10,8 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.machine import measure_peak_tflops, memory_gib, readable_time
 from moviegen_core.errors import UsageError
-
-_COMPUTE_DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
+from moviegen_core.parallel.precision import compute_dtype_of
 
 
 class Throughput(Callback):
@@ -51,7 +50,7 @@ class Throughput(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up the device, and how long contexts are at the first forward pass."""
         device = trainer.strategy.root_device
-        dtype = next((dtype for name, dtype in _COMPUTE_DTYPES.items() if str(trainer.precision).startswith(name)), torch.float32)
+        dtype = compute_dtype_of(trainer)
         if self.peak_tflops is None and self.measure_peak:
             self.peak_tflops = measure_peak_tflops(device, dtype)
         elif self.peak_tflops is None and device.type == "cuda":

@@ -49,9 +49,9 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     with sdpa_kernel(FUSED_KERNELS):
         if mask is None:
             return F.scaled_dot_product_attention(query, key, value)
-        # A sample without any real token attends to all, and its result is taken away: rows of -inf alone give NaN in some kernels.
+        # A sample without any real token attends to values of zero: rows of -inf alone give NaN in some kernels.
         real = mask.any(-1, keepdim=True)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask | ~real) * real
+        return F.scaled_dot_product_attention(query, key, value * real, attn_mask=mask | ~real)
 
 
 class Attention(nn.Module):

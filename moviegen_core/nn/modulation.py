@@ -55,7 +55,7 @@ class LayerModulation(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, shared: Float[Tensor, "b k d"]) -> tuple[Float[Tensor, "b 1 d"], ...]:
-        """The layer's modulation vectors, in fp32."""
+        """The layer's modulation vectors, summed in fp32."""
         return (shared.float() + self.bias.float()).split(1, dim=1)
 
 

@@ -5,7 +5,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from lightning.pytorch.strategies import Strategy
@@ -23,7 +22,7 @@ from torch.optim import Optimizer
 
 from moviegen_core.errors import UsageError
 from moviegen_core.files import explained, partial_path, publish, recover, remove
-from moviegen_core.weights.checkpoint_io import by_number
+from moviegen_core.weights.checkpoint_io import by_number, save_torch
 from moviegen_core.weights.loading import load_into, require_same_model
 from moviegen_core.weights.reading import SHARDED_REST, ShardedWeights, load_torch, open_weights
 from moviegen_core.weights.sharded import REST, ShardedFolder, key_of, take_out
@@ -97,8 +96,12 @@ class ShardedSaver:
     def abandon(self) -> None:
         """After an exception, which not all processes may have met: finish what is under way where the others do, and say what failed."""
         problem = self._wait_alone()
+        outdated, self._outdated = self._outdated, []
         if problem is not None:
             rank_zero_warn("; ".join(problem))
+        elif self.strategy.is_global_zero:
+            for old in outdated:
+                remove(Path(old))
 
     def remove(self, path: str) -> None:
         """Remove a checkpoint, though not before the one that takes its place is whole."""
@@ -134,7 +137,7 @@ class ShardedSaver:
             try:
                 with explained(path):
                     work()
-            except OSError as error:
+            except Exception as error:  # whatever it is, the others wait to hear of it
                 problem = _failure(path, error)
         told = self.strategy.broadcast(None if problem is None else (problem.given, problem.exists, problem.advice))
         if told is not None:
@@ -229,7 +232,7 @@ def _begin(temporary: Path, path: Path, rest: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path.parent, path.suffix or path.name)
     temporary.mkdir()
-    torch.save(rest, temporary / REST)
+    save_torch(rest, temporary / REST)
 
 
 def _failure(path: Path, error: Exception) -> UsageError:

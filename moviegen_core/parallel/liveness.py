@@ -186,7 +186,7 @@ class ChildObserver(threading.Thread):
         grace_s: seconds this process has to end by itself, where it failed for the same reason.
     """
 
-    def __init__(self, children: Sequence[Popen[Any]], *, rank: int = 0, grace_s: float = 2.0) -> None:
+    def __init__(self, children: Sequence[Popen[Any]], *, rank: int = 0, grace_s: float = 5.0) -> None:
         super().__init__(name="child-observer", daemon=True)
         self.children, self.rank, self.grace_s = children, rank, grace_s
         self.watchdog: Watchdog | None = None

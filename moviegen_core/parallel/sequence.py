@@ -32,13 +32,13 @@ class ShardedSequence(WholeSequence):
     def __init__(self, context: DeviceMesh, tensor: DeviceMesh) -> None:
         super().__init__()
         self.context, self.tensor = context, tensor
-        self.length = 0
+        # Real length by padded length, each padded length standing for one real one: what is computed again in a backward pass, when
+        # other sequences have been through, finds its own.
+        self.lengths: dict[int, int] = {}
 
     def split(self, tokens: Tensor, dim: int) -> Tensor:
         """This process's share of the tokens along `dim`; a tensor sharded over the tensor group where that is larger than 1."""
-        self.length = tokens.shape[dim]
-        num_shares = self.context.size() * self.tensor.size()
-        missing = -self.length % num_shares
+        missing = self._padded(tokens.shape[dim]) - tokens.shape[dim]
         if missing:
             tokens = F.pad(tokens, (0, 0) * (tokens.ndim - 1 - dim) + (0, missing))
         if self.context.size() > 1:
@@ -46,6 +46,14 @@ class ShardedSequence(WholeSequence):
         if self.tensor.size() > 1:
             tokens = DTensor.from_local(tokens, self.tensor, [Replicate()], run_check=False).redistribute(placements=[Shard(dim)])
         return tokens
+
+    def _padded(self, length: int) -> int:
+        """The length that goes with a real one: the next multiple of the shares that no other real length has taken."""
+        num_shares = self.context.size() * self.tensor.size()
+        padded = length + -length % num_shares
+        while self.lengths.setdefault(padded, length) != length:
+            padded += num_shares
+        return padded
 
     def replicate(self, shared: Tensor) -> Tensor:
         """The same on every process of the tensor group; its gradient is summed over them."""
@@ -59,7 +67,7 @@ class ShardedSequence(WholeSequence):
         """The tokens (b, n, ...) of all processes, in order, without those that were added."""
         if self.context.size() > 1:
             tokens = _all_gather(tokens.contiguous(), gather_dim=1, group=self.context)
-        return tokens[:, : self.length]
+        return tokens[:, : self.lengths[tokens.shape[1]]]
 
     def attach(self, kernel: nn.Module, method: ContextMethod) -> None:
         """Let the kernel of a self-attention see keys and values of all tokens."""
@@ -73,13 +81,15 @@ class ShardedSequence(WholeSequence):
         if self.context.size() > 1:
             both = _all_gather(torch.stack([key, value]).contiguous(), gather_dim=3, group=self.context)
             key, value = both.unbind(0)
-        return query, key[:, :, : self.length], value[:, :, : self.length], mask
+        length = self.lengths[key.shape[2]]
+        return query, key[:, :, :length], value[:, :, :length], mask
 
     def exchange_heads(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Before the kernel: give up heads for tokens, (b, a, l, e) becomes (b, a / size, size · l, e)."""
         *projections, mask = args
         query, key, value = (self._exchange(tensor, split=1, join=2) for tensor in projections)
-        return query, key[:, :, : self.length], value[:, :, : self.length], mask
+        length = self.lengths[key.shape[2]]
+        return query, key[:, :, :length], value[:, :, :length], mask
 
     def exchange_tokens(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """After the kernel: give up tokens for heads, (b, a / size, size · l, e) becomes (b, a, l, e)."""

@@ -38,8 +38,8 @@ class MeshStrategy(ModelParallelStrategy):
         tensor_parallel_size: processes that share every matrix of a block; keep it within a node.
         context_method: how self-attention sees the whole sequence: `gather` collects keys and values of all processes; `all_to_all`
             exchanges tokens for heads, less to send where the heads of a process divide by context_parallel_size.
-        param_dtype: type in which FSDP gathers parameters and computes, e.g. "bfloat16"; as they are unless given.
-        reduce_dtype: type in which FSDP reduces gradients.
+        param_dtype: type in which FSDP gathers parameters and computes; as they are unless given.
+        reduce_dtype: type in which FSDP reduces gradients; that of the computation unless given.
         reshard_after_forward: free gathered parameters between forward and backward; more communication, less memory.
         cpu_offload: keep parameters, gradients and optimizer state in main memory.
         save_distributed_checkpoint: every process writes its share into a folder; one file where false.
@@ -57,8 +57,8 @@ class MeshStrategy(ModelParallelStrategy):
         context_parallel_size: int = 1,
         tensor_parallel_size: int = 1,
         context_method: ContextMethod = "gather",
-        param_dtype: Literal["bfloat16", "float16", "float32"] | None = None,
-        reduce_dtype: Literal["bfloat16", "float16", "float32"] = "float32",
+        param_dtype: Literal["bfloat16", "float32"] | None = None,
+        reduce_dtype: Literal["bfloat16", "float32"] | None = None,
         reshard_after_forward: bool = True,
         cpu_offload: bool = False,
         save_distributed_checkpoint: bool = True,
@@ -88,10 +88,11 @@ class MeshStrategy(ModelParallelStrategy):
         self.context_method = context_method
         self.cpu_offload = cpu_offload
         self.fsdp: dict[str, Any] = {"reshard_after_forward": reshard_after_forward}
-        if param_dtype is not None:
+        types = {"param_dtype": param_dtype, "reduce_dtype": reduce_dtype}
+        given = {name: getattr(torch, dtype) for name, dtype in types.items() if dtype is not None}
+        if given:
             # Inputs keep their type: half precision is too coarse for a flow time.
-            types = {"param_dtype": getattr(torch, param_dtype), "reduce_dtype": getattr(torch, reduce_dtype)}
-            self.fsdp["mp_policy"] = MixedPrecisionPolicy(**types, cast_forward_inputs=False)
+            self.fsdp["mp_policy"] = MixedPrecisionPolicy(**given, cast_forward_inputs=False)
         if cpu_offload:
             self.fsdp["offload_policy"] = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
 
@@ -114,6 +115,7 @@ class MeshStrategy(ModelParallelStrategy):
         for loop in (trainer.validate_loop, trainer.test_loop, trainer.predict_loop, trainer.fit_loop.epoch_loop.val_loop):
             loop.inference_mode = False
         self._require_shards()
+        self._require_one_precision(trainer)
         super().setup(trainer)
 
     def model_to_device(self) -> None:
@@ -151,6 +153,15 @@ class MeshStrategy(ModelParallelStrategy):
                 f"{type(self.lightning_module).__name__} was given with MeshStrategy",
                 f"it leaves {len(parameters)} trained parameters unsharded, e.g. '{parameters[0][0]}'",
                 "use `trainer.strategy: ddp`, or shard them in configure_model with `self.trainer.strategy.plan`",
+            )
+
+    def _require_one_precision(self, trainer: Trainer) -> None:
+        policy = self.fsdp.get("mp_policy")
+        if policy is not None and policy.param_dtype is not None and trainer.precision in ("bf16-true", "16-true"):
+            raise UsageError(
+                f"param_dtype={str(policy.param_dtype).removeprefix('torch.')} was given with trainer.precision={trainer.precision}",
+                "the one keeps weights in fp32 and computes in half, the other keeps them in half",
+                "give param_dtype with precision 32-true, or leave it out",
             )
 
     def _check_sizes(self) -> tuple[int, int, int]:

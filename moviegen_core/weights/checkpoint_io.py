@@ -27,7 +27,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            save_torch(checkpoint, temporary)
 
     def load_checkpoint(self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Read a file or folder; only a file, and only where `weights_only` is false, may run code."""
@@ -38,6 +38,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
             return super().load_checkpoint(path, map_location, weights_only is not False)
         open_weights(path)  # tells what is wrong with it
         return load_torch(Path(path))
+
+
+def save_torch(content: Any, path: Path) -> None:
+    """`torch.save` through a file of Python's, whose errors say what is wrong; torch's own file does not."""
+    with open(path, "wb") as file:
+        torch.save(content, file)
 
 
 def use_whole_checkpoints(trainer: Trainer) -> None:

@@ -152,7 +152,7 @@ class PretrainedTextConditioner(TextConditioner):
         device = next(network.parameters()).device
         ids, mask = self._tokenize(list(texts))
         hidden = network(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-        return TextEmbedding(hidden, mask.bool().to(device))
+        return TextEmbedding(hidden, mask.bool().to(hidden.device))
 
     def _tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         padding = "max_length" if self.pad_to_max else "longest"

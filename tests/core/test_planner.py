@@ -271,6 +271,11 @@ def test_a_backbone_that_says_nothing_is_let_pass():
     check_memory(HelloBackbone(), Layout(), latent_shape=(4, 2, 4, 4), context_length=0, memory_bytes=1)
 
 
+def data_of(size):
+    """Clips of one size."""
+    return SimpleNamespace(num_frames=16, height=size, width=size)
+
+
 def debug_run(**changes):
     """The smallest text-to-video model with its backbone on the meta device, and what its trainer would say of the run."""
     model = build_model(compose(["t2v/debug"]))
@@ -279,7 +284,8 @@ def debug_run(**changes):
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.state.fn = TrainerFn.FITTING
     told = {"strategy": trainer.strategy, "state": trainer.state, "precision": trainer.precision, "num_devices": 1}
-    return model, SimpleNamespace(**told | {"accumulate_grad_batches": 1, "datamodule": SimpleNamespace(batch_size=4)} | changes)
+    data = SimpleNamespace(batch_size=4, num_frames=16, height=16, width=16)
+    return model, SimpleNamespace(**told | {"accumulate_grad_batches": 1, "datamodule": data} | changes)
 
 
 def test_a_trainers_run_is_checked_before_its_weights_exist(monkeypatch):
@@ -287,5 +293,12 @@ def test_a_trainers_run_is_checked_before_its_weights_exist(monkeypatch):
     monkeypatch.setattr("moviegen_core.parallel.planner.checking._memory_of", lambda device: 1000)
     with pytest.raises(UsageError, match="micro-batch 4"):
         check_run(*debug_run())
+    with pytest.warns(UserWarning, match="may run out"):
+        check_run(*debug_run(datamodule=SimpleNamespace(batch_size=4)))  # of unknown size
+    with pytest.warns(UserWarning, match="may run out"):
+        check_run(*debug_run(datamodule=SimpleNamespace(batch_size=4, latents=True, buckets=[data_of(256)])))
+    with pytest.raises(UsageError, match="micro-batch 4"):
+        check_run(*debug_run(datamodule=SimpleNamespace(batch_size=4, buckets=[data_of(16), data_of(32)])))
+    check_run(*debug_run(strategy=SimpleNamespace(root_device=torch.device("cpu"), cpu_offload=True)))
     check_run(*debug_run(precision="bf16-true"))  # not known to the planner
     check_run(*debug_run(state=SimpleNamespace(fn="predict")))

@@ -125,5 +125,5 @@ def test_a_part_that_forgets_a_parameter_is_named(plan):
         module = nn.Sequential(Undrawn())
     plan.shard(module)
     module.to_empty(device="cpu")
-    with pytest.raises(UsageError, match="Undrawn at '0' was built for a mesh of processes; its reset_parameters leaves 'scale' undrawn"):
+    with pytest.raises(UsageError, match="Undrawn at '0' was built without memory; its reset_parameters leaves 'scale' undrawn"):
         draw_weights(module, 0)

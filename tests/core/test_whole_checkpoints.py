@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from moviegen_core import files
 from moviegen_core.errors import UsageError
-from moviegen_core.weights import open_weights
+from moviegen_core.weights import checkpoint_io, open_weights
 from moviegen_core.weights.checkpoint_io import WholeCheckpointIO, use_whole_checkpoints
 from moviegen_core.weights.sharded import ShardedFolder, StoredTensor, key_of, put_back, take_out
 
@@ -106,13 +106,10 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier(tmp_path, monkeypatch)
     checkpoints, path = WholeCheckpointIO(), tmp_path / "run" / "last.ckpt"
     checkpoints.save_checkpoint({"state_dict": {"a": torch.ones(3)}}, path)
 
-    def fail(content, file):
-        file.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "no space")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="free some space"):
-        checkpoints.save_checkpoint({"state_dict": {"a": torch.zeros(3)}}, path)
+    monkeypatch.setattr(checkpoint_io, "open", lambda path, mode: open("/dev/full", mode), raising=False)
+    for size in (3, 1_000_000):
+        with pytest.raises(OSError, match="free some space"):
+            checkpoints.save_checkpoint({"state_dict": {"a": torch.zeros(size)}}, path)
     assert torch.equal(checkpoints.load_checkpoint(path)["state_dict"]["a"], torch.ones(3))
     assert [child.name for child in path.parent.iterdir()] == ["last.ckpt"]
 

@@ -68,6 +68,7 @@ class ToyWorldData(LightningDataModule):
         if not 0.0 <= text_probability <= 1.0:
             raise UsageError(f"text_probability={text_probability} was given", "a probability lies between 0 and 1", "give such a number")
         self.num_train, self.num_val, self.num_predict = num_train, num_val, num_predict
+        self.batch_size, self.num_frames, self.height, self.width = batch_size, num_frames, height, width
         self.split, self.predict_split, self.num_workers = split, predict_split, num_workers
         self.training = {"image_every": image_every, "image_batch_size": image_batch_size, "fresh_epochs": fresh_epochs}
         self.common: dict[str, Any] = {

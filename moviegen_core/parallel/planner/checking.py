@@ -12,6 +12,8 @@ from moviegen_core.errors import UsageError
 from moviegen_core.parallel.planner.layout import Layout
 from moviegen_core.parallel.planner.memory import GIB, estimate_memory
 from moviegen_core.parallel.planner.parameters import read_parameters
+from moviegen_core.parallel.planner.workload import context_length_of
+from moviegen_core.parallel.precision import compute_dtype_of
 
 if TYPE_CHECKING:
     from moviegen_core.generator import FlowModel
@@ -30,6 +32,7 @@ def check_memory(
     memory_bytes: int,
     frozen_bytes: int = 0,
     on_gpu: bool = True,
+    refuse: bool = True,
 ) -> None:
     """Refuse a training with AdamW that cannot fit, and warn of one that may not.
 
@@ -41,6 +44,7 @@ def check_memory(
         memory_bytes: memory of a process's device.
         frozen_bytes: encoders without gradients on each device.
         on_gpu: allow for what CUDA takes beside the tensors.
+        refuse: false warns where it would be refused.
 
     Raises:
         UsageError: the estimate is more than a tenth above the memory.
@@ -57,27 +61,32 @@ def check_memory(
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in asdict(memory).items() if size >= 0.05 * GIB)
     given = f"a training of {layout} was given, with {memory_bytes / GIB:.1f} GiB for each of its {layout.num_gpus} processes"
     exists = f"it needs about {memory.total / GIB:.1f} GiB on each ({parts})"
-    if memory.total > REFUSED_ABOVE * memory_bytes:
+    if refuse and memory.total > REFUSED_ABOVE * memory_bytes:
         most = max(asdict(memory), key=lambda name: asdict(memory)[name])
-        raise UsageError(given, exists, f"{_ADVICE[most]}; `moviegen plan PRESET --gpus N` lists what fits")
+        more = "`moviegen plan PRESET --gpus N` lists what fits; `--model.check_memory false` tries it all the same"
+        raise UsageError(given, exists, f"{_ADVICE[most]}; {more}")
     warnings.warn(f"{given}; {exists}; it may run out of memory", stacklevel=2)
 
 
 def check_run(model: "FlowModel", trainer: Any) -> None:
-    """`check_memory` for the training that a trainer is about to start; other runs, and precisions it does not know, are let pass.
+    """`check_memory` for the training that a trainer is about to start; what cannot be told beforehand is let pass.
 
-    Call it where the backbone is sharded and its weights do not exist yet.
+    Sizes are those of the data's buckets, or its `num_frames`, `height` and `width`. Where it does not say, as with cached latents of any
+    size, those of generated samples are taken, and the run is not refused but warned of.
 
     Args:
-        model: a generator whose backbone is on the meta device.
+        model: a generator whose backbone is on the meta device, sharded where the strategy shards.
         trainer: its trainer; the strategy's mesh is built.
 
     Raises:
         UsageError: the training cannot fit.
     """
     layout = layout_of(trainer, model.backbone)
-    if layout is None or model.factories[2] is None or trainer.state.fn != "fit":
+    sizes = sizes_of(trainer.datamodule)
+    offloads = getattr(trainer.strategy, "cpu_offload", False)
+    if layout is None or offloads or model.factories[2] is None or trainer.state.fn != "fit":
         return
+    generated = (model.num_frames, model.height, model.width)
     with torch.device("meta"):
         autoencoder = model.factories[2]()
         autoencoder.configure_model()
@@ -85,20 +94,29 @@ def check_run(model: "FlowModel", trainer: Any) -> None:
     check_memory(
         model.backbone,
         layout,
-        latent_shape=tuple(autoencoder.latent_shape(model.num_frames, model.height, model.width)),
-        context_length=sum(getattr(conditioner, "max_tokens", 0) for conditioner in model.conditioners.values()),
+        latent_shape=max((tuple(autoencoder.latent_shape(*size)) for size in sizes or [generated]), key=model.backbone.num_tokens),
+        context_length=sum(context_length_of(vars(conditioner)) for conditioner in model.conditioners.values()),
         memory_bytes=_memory_of(device) // (1 if device.type == "cuda" else max(1, trainer.num_devices)),
         frozen_bytes=sum(parameter.numel() for parameter in autoencoder.parameters()) * FP32,
         on_gpu=device.type == "cuda",
+        refuse=bool(sizes),
     )
+
+
+def sizes_of(data: Any) -> list[tuple[int, int, int]]:
+    """Frames, rows and columns of the clips a data module trains on; empty where it does not say."""
+    if getattr(data, "latents", False) and not getattr(data, "bucketed", False):
+        return []
+    buckets = getattr(data, "buckets", None) or [data]
+    sizes = [tuple(getattr(bucket, name, None) for name in ("num_frames", "height", "width")) for bucket in buckets]
+    return [(int(t), int(h), int(w)) for t, h, w in sizes if t and h and w]
 
 
 def layout_of(trainer: Any, backbone: Backbone) -> Layout | None:
     """The layout that a trainer will run a backbone in; None where its precision is none that the planner knows."""
     plan = getattr(trainer.strategy, "plan", None)
-    policy = plan.fsdp.get("mp_policy") if plan is not None else None
-    half = trainer.precision == "bf16-mixed" or (policy is not None and policy.param_dtype == torch.bfloat16)
-    if trainer.precision not in ("32-true", "bf16-mixed") or (policy is not None and policy.param_dtype == torch.float16):
+    dtype = compute_dtype_of(trainer)
+    if trainer.precision not in ("32-true", "bf16-mixed") or dtype not in (torch.bfloat16, torch.float32):
         return None
     data, context, tensor = plan.mesh.shape if plan is not None else (1, 1, 1)
     return Layout(
@@ -107,7 +125,7 @@ def layout_of(trainer: Any, backbone: Backbone) -> Layout | None:
         tensor=tensor,
         checkpointing=getattr(backbone, "activation_checkpointing", "none"),
         kept_activations=getattr(backbone, "kept_activations", 0.5),
-        precision="bf16" if half else "fp32",
+        precision="bf16" if dtype == torch.bfloat16 else "fp32",
         micro_batch=getattr(trainer.datamodule, "batch_size", None) or 1,
         accumulate=trainer.accumulate_grad_batches,
     )

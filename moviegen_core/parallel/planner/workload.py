@@ -96,7 +96,7 @@ def read_workload(preset: str, *, context_length: int | None = None) -> Workload
         autoencoder.configure_model()
     sections = dict(_conditioner_sections(config))
     if context_length is None:
-        context_length = sum(int(given.get("max_tokens", given.get("max_words", DEFAULT_CONTEXT_LENGTH))) for given in sections.values())
+        context_length = sum(context_length_of(given) for given in sections.values())
     units, unknown = _conditioners(model, preset)
     encoders = [name for name, given in sections.items() if "pretrained" in given and not given.get("precomputed_only")]
     notes = []
@@ -116,6 +116,11 @@ def read_workload(preset: str, *, context_length: int | None = None) -> Workload
         conditioners=units,
         notes=tuple(notes),
     )
+
+
+def context_length_of(given: Mapping[str, Any]) -> int:
+    """Tokens of a conditioner's context at most, by its arguments."""
+    return int(given.get("max_tokens", given.get("max_words", DEFAULT_CONTEXT_LENGTH)))
 
 
 def _conditioner_sections(config: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
