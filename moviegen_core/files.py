@@ -19,6 +19,8 @@ _ADVICE = {
     errno.EFBIG: "this file system takes no file so large; give a folder on another one",
     errno.EACCES: "give a folder you may write to",
     errno.EPERM: "give a folder you may write to",
+    errno.ENOENT: "give a folder that can be made",
+    errno.EISDIR: "a folder has this name; give the name of a file",
     errno.EEXIST: "a file is where the folder should be; give another folder",
     errno.ENOTDIR: "a file is where the folder should be; give another folder",
     errno.EROFS: "give a folder on a disk that is mounted for writing",

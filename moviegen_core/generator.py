@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,9 +27,6 @@ from moviegen_core.parallel.precision import compute_dtype_of
 from moviegen_core.randomness import run_seed, seed_from, seed_step
 from moviegen_core.sampler import FlowSampler, Sampler
 from moviegen_core.weights import load_into, open_weights
-
-if TYPE_CHECKING:
-    from moviegen_core.parallel.plan import ParallelPlan
 
 logger = logging.getLogger(__name__)
 
@@ -109,16 +106,26 @@ class FlowModel(LightningModule):
         """
         if self.backbone is not None:
             return
+        try:
+            self._build()
+        except BaseException:
+            self.backbone = None  # Lightning moves what there is to the CPU, and a backbone without weights cannot be moved
+            raise
+
+    def _build(self) -> None:
         backbone, conditioners, autoencoder = self.factories
         plan = getattr(self._trainer.strategy, "plan", None) if self._trainer is not None else None
         self.backbone = self._build_backbone(backbone)
+        if plan is not None:
+            self.backbone.parallelize(plan)
+        if self.backbone.builds_on_meta:
+            self._refuse_what_cannot_fit()
         for name, factory in conditioners.items():
             with seeded(run_seed(), name):
                 self.conditioners[name] = factory(self.backbone.width)
-        if plan is not None:
-            self.parallelize(plan)
+            if plan is not None:
+                self.conditioners[name].parallelize(plan)
         if self.backbone.builds_on_meta:
-            self._check_memory()
             self.backbone.to_empty(device=torch.get_default_device() if plan is None else plan.device)
             draw_weights(self.backbone, run_seed(), name="backbone")
         if autoencoder is not None:
@@ -144,18 +151,12 @@ class FlowModel(LightningModule):
         with seeded(run_seed(), "backbone"):
             return factory()
 
-    def _check_memory(self) -> None:
-        """Refuse a training that cannot fit the machine, before weights are drawn."""
+    def _refuse_what_cannot_fit(self) -> None:
+        """Ask the planner, before weights are drawn and encoders loaded."""
         if self.check_memory and self._trainer is not None and self._trainer.state.fn == "fit":
             from moviegen_core.parallel.planner.checking import check_run
 
             check_run(self, self._trainer)
-
-    def parallelize(self, plan: "ParallelPlan") -> None:
-        """Shard the trained parts over a mesh of processes; the frozen autoencoder stays whole on each."""
-        for conditioner in self.conditioners.values():
-            conditioner.parallelize(plan)
-        self.backbone.parallelize(plan)
 
     def load_stage(self, checkpoint: str | FilePath) -> None:
         """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""
@@ -192,7 +193,7 @@ class FlowModel(LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: int | float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by the norm over all parameters of all processes, however each is sharded; a sharded model's norm is logged."""
-        if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and is_sharded(self):
+        if gradient_clip_val and gradient_clip_val > 0 and gradient_clip_algorithm in (None, "norm") and is_sharded(self):
             self.log("grad_norm", clip_gradients(self, gradient_clip_val))
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

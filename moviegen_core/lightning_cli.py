@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from moviegen_core.callbacks.configuration import ConfigurationSaver
 from moviegen_core.diagnosis import diagnose
@@ -21,6 +22,7 @@ from moviegen_core.presets import Config, compose
 from moviegen_core.sampler import Sampler
 from moviegen_core.weights import open_weights
 from moviegen_core.weights.checkpoint_io import use_whole_checkpoints
+from moviegen_core.weights.reading import SafetensorsWeights
 
 DEFAULT_SAMPLER = "moviegen_core.sampler.FlowSampler"
 # Warnings of Lightning's that nobody who trains or predicts with us can or should act on.
@@ -119,8 +121,12 @@ class MoviegenCLI(LightningCLI):
         if given is None or given in _KNOWN_CHECKPOINTS or "://" in str(given):
             return
         if Path(given).exists():
-            if Path(given).is_dir():
-                open_weights(given)  # says what is missing from a folder
+            if Path(given).is_dir() and isinstance(open_weights(given), SafetensorsWeights):  # says what is missing from a folder
+                raise UsageError(
+                    f"--ckpt_path {given} was given",
+                    "it holds weights alone, as `moviegen weights export` writes them",
+                    f"make a checkpoint of them first: `moviegen weights import {given} OUTPUT.ckpt`",
+                )
             return
         folder = Path(given).parent
         exists = f"the folder {folder} does not exist"
@@ -128,6 +134,20 @@ class MoviegenCLI(LightningCLI):
             files = [path.name for path in folder.iterdir() if path.suffix in (".ckpt", ".safetensors")]
             exists = what_exists(Path(given).name, files, noun=f"checkpoint in {folder}")
         raise UsageError(f"--ckpt_path {given} was given, and there is no such file", exists, "correct the path")
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data; what a constructor refuses, and what Lightning does, is told without a trace."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            # jsonargparse tries one type after the other, and tells of all of them.
+            if not isinstance(error, UsageError) and (told := _usage_error_behind(error)) is not None:
+                raise told from error
+            if isinstance(error, MisconfigurationException):
+                refused = f"the section `trainer` was refused: {' '.join(str(error).split())}"
+                exists = "this machine or these settings do not allow it"
+                raise UsageError(refused, exists, "change trainer.accelerator or what it names") from error
+            raise
 
     def after_instantiate_classes(self) -> None:
         """Hand the sampler to the model, and the model's configuration to its checkpoints, which are written whole or not at all."""
@@ -154,6 +174,14 @@ class MoviegenCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
+        except KeyError as error:
+            if "restore optimizer state" not in str(error):
+                raise
+            raise UsageError(
+                f"--ckpt_path {self._get(self.config, 'ckpt_path')} was given to resume from",
+                "it holds no optimizer state",
+                "start from its weights with `--model.init_checkpoint`",
+            ) from error
         except RuntimeError as error:
             if "loading state_dict" not in str(error):
                 raise
@@ -210,6 +238,15 @@ def import_named_components(text: str, host: PluginHost) -> None:
         if component.kind == "strategy" and name.lower() not in StrategyRegistry:
             # `trainer.strategy: NAME` is a plain word to jsonargparse, and Lightning looks it up in lower case.
             StrategyRegistry.register(name.lower(), getattr(importlib.import_module(module), name), description=component.summary)
+
+
+def _usage_error_behind(error: BaseException) -> UsageError | None:
+    """The error in three parts that another one was made of; of those that jsonargparse collected it keeps the text alone."""
+    for line in str(error).splitlines():
+        parts = line.strip(" -").split("; ")
+        if len(parts) >= 3:
+            return UsageError(parts[0], parts[1], "; ".join(parts[2:]))
+    return None
 
 
 def _split_configs(args: Sequence[str]) -> tuple[list[str], list[str]]:

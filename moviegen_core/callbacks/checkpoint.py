@@ -1,5 +1,6 @@
 """The checkpoint to resume from while training runs, and to go on with once it has ended."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from moviegen_core.callbacks.termination import Terminated, TerminationListener
+from moviegen_core.errors import UsageError
 from moviegen_core.files import recover
 from moviegen_core.weights.checkpoint_io import use_whole_checkpoints
 
@@ -47,6 +49,8 @@ class LastCheckpoint(ModelCheckpoint):
         """Let single files, too, be written in one step."""
         super().setup(trainer, pl_module, stage)
         use_whole_checkpoints(trainer)
+        if stage == "fit":
+            self._require_writable(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What training resumes from needs no saving again."""
@@ -94,6 +98,18 @@ class LastCheckpoint(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the signal to what listened before."""
         self.teardown(trainer, pl_module, "fit")
+
+    def _require_writable(self, trainer: Trainer) -> None:
+        """Find out now, and not at the first saving, that the folder cannot be written to."""
+        folder = self.dirpath
+        if folder is None or not trainer.is_global_zero or trainer.fast_dev_run or not _is_local_file_protocol(folder):
+            return
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UsageError(f"LastCheckpoint was given dirpath={folder}", f"{error.strerror}", "give a folder you may write to") from error
 
     def _is_due(self, trainer: Trainer) -> bool:
         # At the last step, too: once training has ended, Lightning counts the epoch as over, and more steps would begin another.

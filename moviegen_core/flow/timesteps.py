@@ -16,7 +16,7 @@ class Timesteps:
         self, num_samples: int, *, device: torch.device | str = "cpu", generator: torch.Generator | None = None
     ) -> Float[Tensor, " b"]:
         """Draw times independently."""
-        return self.quantile(torch.rand(num_samples, device=device, generator=generator))
+        return self.quantile(torch.rand(num_samples, device=device, dtype=torch.float32, generator=generator))
 
 
 class LogitNormalTimesteps(Timesteps):
@@ -35,7 +35,7 @@ class LogitNormalTimesteps(Timesteps):
 
     def quantile(self, u):
         """sigmoid(mean + std·Φ⁻¹(u))."""
-        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.clamp(1e-6, 1.0 - 1e-6)))
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.float().clamp(1e-6, 1.0 - 1e-6)))
 
 
 class UniformTimesteps(Timesteps):

@@ -68,6 +68,7 @@ class ShardedSaver:
             try:
                 dcp.save(state, storage_writer=writer)
             except dcp.CheckpointException as error:
+                self._discard(temporary)
                 raise _failure(path, error) from error
             self._on_first(path, lambda: publish(temporary, path))
             return
@@ -125,10 +126,16 @@ class ShardedSaver:
         try:
             written.result()
         except dcp.CheckpointException as error:
+            self._discard(temporary)
             raise _failure(path, error) from error
         if self.strategy.is_global_zero:
             with explained(path):
                 publish(temporary, path)
+
+    def _discard(self, temporary: Path) -> None:
+        """Give back the space of what could not be finished."""
+        if self.strategy.is_global_zero:
+            remove(temporary)
 
     def _on_first(self, path: Path, work: Callable[[], None]) -> None:
         """Let the first process work; all fail where it does."""
@@ -139,6 +146,7 @@ class ShardedSaver:
                     work()
             except Exception as error:  # whatever it is, the others wait to hear of it
                 problem = _failure(path, error)
+                self._discard(partial_path(path))
         told = self.strategy.broadcast(None if problem is None else (problem.given, problem.exists, problem.advice))
         if told is not None:
             raise UsageError(*told)
@@ -151,6 +159,7 @@ def load_sharded(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], 
         UsageError: the checkpoint is damaged, unfinished, or of another model; or an optimizer is to be resumed and it holds none.
     """
     weights = ShardedWeights(path)
+    weights.folder.require_rest()
     state = get_model_state_dict(model)
     require_same_model(state, weights.infos, source=path, module=model, strict=strict)
     known = {"state_dict": {name: tensor for name, tensor in state.items() if name in weights.infos}}

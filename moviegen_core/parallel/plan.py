@@ -66,6 +66,19 @@ class ParallelPlan:
                 f"the product must be one of {', '.join(fitting)}" if context > 1 else f"give one of {', '.join(fitting)}",
             )
 
+    def require_divisible(self, name: str, size: int) -> None:
+        """Refuse a size that the tensor-parallel processes cannot share evenly.
+
+        Raises:
+            UsageError: they cannot.
+        """
+        if size % self.tensor.size():
+            raise UsageError(
+                f"tensor_parallel_size={self.tensor.size()} was given for {name}={size}",
+                "every process holds an equal share of each matrix",
+                f"give a {name} that divides, e.g. {size + -size % self.tensor.size()}, or another tensor_parallel_size",
+            )
+
     def shard(self, module: nn.Module, methods: Sequence[str] = ()) -> None:
         """Shard a module's parameters, gathered around its forward pass and around `methods`."""
         fully_shard(module, mesh=self.shards, **self.fsdp)

@@ -148,7 +148,7 @@ class MeshStrategy(ModelParallelStrategy):
         """Refuse a model that has not sharded what it trains: every process would go its own way."""
         assert self.model is not None
         parameters = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
-        if parameters and self.world_size > 1:
+        if parameters:
             raise UsageError(
                 f"{type(self.lightning_module).__name__} was given with MeshStrategy",
                 f"it leaves {len(parameters)} trained parameters unsharded, e.g. '{parameters[0][0]}'",

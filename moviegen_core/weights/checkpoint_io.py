@@ -58,6 +58,7 @@ def load_whole(folder: ShardedFolder) -> dict[str, Any]:
     Raises:
         UsageError: the folder holds no weights.
     """
+    folder.require_rest()
     state = folder.tree("state_dict")
     if not state:
         raise UsageError(f"the sharded checkpoint {folder.path} was given", "it holds no weights", "give the checkpoint of a training run")

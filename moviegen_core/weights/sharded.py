@@ -99,6 +99,11 @@ class ShardedFolder:
         self.load(state)
         return state.get(name)
 
+    def require_rest(self) -> None:
+        """Refuse a folder that cannot be resumed or predicted from: what is not a tensor lies in a file of its own."""
+        if not (self.path / REST).is_file():
+            raise self._error(f"its file {REST} is missing", _TRY_ANOTHER)
+
     def _require_files(self) -> None:
         sizes: dict[str, int] = defaultdict(int)
         for part in (self.index.storage_data or {}).values():

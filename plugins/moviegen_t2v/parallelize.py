@@ -22,6 +22,7 @@ def parallelize(backbone: "VideoTransformer", plan: ParallelPlan) -> None:
     """
     for block in backbone.blocks:
         plan.require_heads(block.self_attention.num_heads)
+        plan.require_divisible("ffn_width", block.ffn.w1.out_features)
     _require_compilable(backbone, plan)
     sequence = ShardedSequence(plan.context, plan.tensor)
     backbone.sequence = sequence

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
 
 from moviegen_core.errors import UsageError
 from moviegen_core.parallel.place import data_place
@@ -100,9 +101,10 @@ class ToyWorldData(LightningDataModule):
         """Clips of the predicted split, with pixels."""
         return self._fixed("predict", self.num_predict, self.predict_split)
 
-    def predict_dataloader(self) -> ResumableLoader:
-        """Prompts alone."""
-        return self._fixed("predict", self.num_predict, self.predict_split, prompts_only=True)
+    def predict_dataloader(self) -> DataLoader:
+        """Prompts alone, in a loader that Lightning can build anew, as it does before it predicts."""
+        loader = self._fixed("predict", self.num_predict, self.predict_split, prompts_only=True)
+        return DataLoader(loader.dataset, batch_size=None, num_workers=self.num_workers, collate_fn=loader.collate_fn)
 
     def stream(self, **settings: Any) -> ToyWorldStream:
         """A stream for this process; `settings` are those of `ToyWorldStream`."""

@@ -12,7 +12,7 @@ from moviegen_core.errors import UsageError
 from moviegen_core.parallel.planner.layout import Layout
 from moviegen_core.parallel.planner.memory import GIB, estimate_memory
 from moviegen_core.parallel.planner.parameters import read_parameters
-from moviegen_core.parallel.planner.workload import context_length_of
+from moviegen_core.parallel.planner.workload import DEFAULT_CONTEXT_LENGTH
 from moviegen_core.parallel.precision import compute_dtype_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def check_memory(
     frozen_bytes: int = 0,
     on_gpu: bool = True,
     refuse: bool = True,
+    weight_bytes: int = FP32,
 ) -> None:
     """Refuse a training with AdamW that cannot fit, and warn of one that may not.
 
@@ -45,6 +46,7 @@ def check_memory(
         frozen_bytes: encoders without gradients on each device.
         on_gpu: allow for what CUDA takes beside the tensors.
         refuse: false warns where it would be refused.
+        weight_bytes: bytes of a weight, a gradient and a moment as they are kept.
 
     Raises:
         UsageError: the estimate is more than a tenth above the memory.
@@ -56,6 +58,8 @@ def check_memory(
         return
     memory = estimate_memory(read_parameters(backbone), footprint, layout, frozen=frozen_bytes)
     memory = memory if on_gpu else replace(memory, allowance=0)
+    for name in ("parameters", "gradients", "optimizer"):
+        memory = replace(memory, **{name: getattr(memory, name) * weight_bytes // FP32})
     if memory.total <= WARNED_ABOVE * memory_bytes:
         return
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in asdict(memory).items() if size >= 0.05 * GIB)
@@ -95,11 +99,12 @@ def check_run(model: "FlowModel", trainer: Any) -> None:
         model.backbone,
         layout,
         latent_shape=max((tuple(autoencoder.latent_shape(*size)) for size in sizes or [generated]), key=model.backbone.num_tokens),
-        context_length=sum(context_length_of(vars(conditioner)) for conditioner in model.conditioners.values()),
+        context_length=len(model.factories[1]) * DEFAULT_CONTEXT_LENGTH,  # conditioners are built later
         memory_bytes=_memory_of(device) // (1 if device.type == "cuda" else max(1, trainer.num_devices)),
         frozen_bytes=sum(parameter.numel() for parameter in autoencoder.parameters()) * FP32,
         on_gpu=device.type == "cuda",
         refuse=bool(sizes),
+        weight_bytes=2 if str(trainer.precision).endswith("16-true") else FP32,
     )
 
 
@@ -116,7 +121,7 @@ def layout_of(trainer: Any, backbone: Backbone) -> Layout | None:
     """The layout that a trainer will run a backbone in; None where its precision is none that the planner knows."""
     plan = getattr(trainer.strategy, "plan", None)
     dtype = compute_dtype_of(trainer)
-    if trainer.precision not in ("32-true", "bf16-mixed") or dtype not in (torch.bfloat16, torch.float32):
+    if dtype == torch.float64:
         return None
     data, context, tensor = plan.mesh.shape if plan is not None else (1, 1, 1)
     return Layout(
@@ -125,7 +130,7 @@ def layout_of(trainer: Any, backbone: Backbone) -> Layout | None:
         tensor=tensor,
         checkpointing=getattr(backbone, "activation_checkpointing", "none"),
         kept_activations=getattr(backbone, "kept_activations", 0.5),
-        precision="bf16" if dtype == torch.bfloat16 else "fp32",
+        precision="fp32" if dtype == torch.float32 else "bf16",
         micro_batch=getattr(trainer.datamodule, "batch_size", None) or 1,
         accumulate=trainer.accumulate_grad_batches,
     )

@@ -44,6 +44,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         self.backbone = self.build_backbone()
+        self.backbone.footprint(self.latent_shape, self.context_length)  # says where it cannot be planned
         self.num_tokens = self.backbone.num_tokens(self.latent_shape)
         self.num_flops = self.backbone.num_flops(self.latent_shape, self.context_length)
         self._parameters: dict[int, Parameters] = {}
@@ -150,7 +151,9 @@ def _global_batch(config: Config) -> int | None:
     strategy = trainer.get("strategy")
     mesh = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
     shared = mesh.get("context_parallel_size", 1) * mesh.get("tensor_parallel_size", 1)
-    gpus, size = trainer.get("devices", 1), data.get("batch_size")
-    if not isinstance(gpus, int) or gpus < 1 or size is None:
+    counts = (trainer.get(name, 1) for name in ("devices", "num_nodes", "accumulate_grad_batches"))
+    numbers = (*counts, data.get("batch_size"), shared)
+    if not all(type(number) is int and number > 0 for number in numbers):
         return None
-    return int(gpus * trainer.get("num_nodes", 1) // shared * size * trainer.get("accumulate_grad_batches", 1)) or None
+    gpus, nodes, accumulate, size, shared = numbers
+    return gpus * nodes // shared * size * accumulate or None
