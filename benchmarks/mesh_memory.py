@@ -154,16 +154,20 @@ def main() -> None:
     parser.add_argument("--meshes", nargs="+", default=["2x1x1", "1x1x2", "2x1x2"], help="data x context x tensor")
     parser.add_argument("--layers", type=int, default=SIZES["num_layers"])
     args = parser.parse_args()
-    results = {}
+    file = HERE / "results" / "mesh_memory.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
     for mesh in args.meshes:
-        results[mesh] = measure(tuple(map(int, mesh.split("x"))), args.layers)
-        for rank, found in enumerate(results[mesh]):
+        found = measure(tuple(map(int, mesh.split("x"))), args.layers)
+        if not found:
+            raise SystemExit(f"{mesh}: no process reported; was there enough memory?")
+        for rank, told in enumerate(found):
             print(
-                f"{mesh} rank {rank}: {found['parameters'] / 1e9:.2f} B parameters, {found['whole_gib']:.2f} GiB whole; "
-                f"building {found['built_gib']:.2f} GiB (formula {found['built_expected_gib']:.2f}), "
-                f"training {found['trained_gib']:.2f} GiB (formula {found['trained_expected_gib']:.2f})"
+                f"{mesh} rank {rank}: {told['parameters'] / 1e9:.2f} B parameters, {told['whole_gib']:.2f} GiB whole; "
+                f"building {told['built_gib']:.2f} GiB (formula {told['built_expected_gib']:.2f}), "
+                f"training {told['trained_gib']:.2f} GiB (formula {told['trained_expected_gib']:.2f})"
             )
-    (HERE / "results" / "mesh_memory.json").write_text(json.dumps(results, indent=1) + "\n")
+        results[f"{mesh}, {args.layers} layers"] = found
+        file.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

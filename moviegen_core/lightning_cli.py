@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,7 +144,7 @@ class MoviegenCLI(LightningCLI):
             # jsonargparse tries one type after the other, and tells of all of them.
             if not isinstance(error, UsageError) and (told := _usage_error_behind(error)) is not None:
                 raise told from error
-            if isinstance(error, MisconfigurationException):
+            if isinstance(error, (MisconfigurationException, ValueError)) and _is_lightnings(error):
                 refused = f"the section `trainer` was refused: {' '.join(str(error).split())}"
                 exists = "this machine or these settings do not allow it"
                 raise UsageError(refused, exists, "change trainer.accelerator or what it names") from error
@@ -247,6 +248,12 @@ def _usage_error_behind(error: BaseException) -> UsageError | None:
         if len(parts) >= 3:
             return UsageError(parts[0], parts[1], "; ".join(parts[2:]))
     return None
+
+
+def _is_lightnings(error: BaseException) -> bool:
+    """True where Lightning itself raised an error."""
+    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    return str(frame.f_globals.get("__name__", "")).startswith("lightning.")
 
 
 def _split_configs(args: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -238,6 +238,33 @@ def test_nothing_given_says_what_is_missing(here, capsys):
     assert "model' is required and missing" in refused(["fit"], capsys)
 
 
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--trainer.strategy.class_path", "MeshStrategy", "--trainer.strategy.timeout_s", "-3"], "timeout_s=-3.0 was given; it is a time"),
+        (["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_n_train_steps", "0"], "every_n_train_steps=0 was given; it"),
+        (
+            ["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.dirpath", "/proc/none"],
+            "LastCheckpoint was given dirpath=/proc/none",
+        ),
+        (["--trainer.accelerator", "gpu"], "the section `trainer` was refused"),
+        (
+            ["--trainer.devices", "2", "--trainer.strategy", "MeshStrategy", "--trainer.num_nodes", "0"],
+            "must be a positive integer, but got 0",
+        ),
+    ],
+)
+def test_what_a_constructor_refuses_is_told_in_one_line(here, capsys, monkeypatch, args, told):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert told in refused(["fit", "--config", "hello.yaml", *args], capsys)
+
+
+def test_exported_weights_are_no_checkpoint(here, capsys):
+    main(["fit", "--config", "hello.yaml"])
+    main(["weights", "export", "checkpoints/last.ckpt", "exported"])
+    assert "holds weights alone" in refused(["fit", "--config", "hello.yaml", "--ckpt_path", "exported"], capsys)
+
+
 def test_checkpoint_of_another_model(here, capsys):
     main(["fit", "--config", "dreamer.yaml"])
     told = refused(["validate", "--config", "hello.yaml", "--ckpt_path", "checkpoints/last.ckpt"], capsys)

@@ -67,3 +67,10 @@ def test_debug_preset_trains_two_cpu_steps(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["fit", "--config", name, "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"])
     assert len(steps) >= 2
+
+
+def test_the_debug_preset_predicts_what_its_data_asks_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = "{class_path: PredictionWriter, init_args: {output: films, formats: [strip]}}"
+    main(["predict", "--config", "t2v/debug", f"--trainer.callbacks=[{writer}]", "--trainer.enable_progress_bar", "false"])
+    assert len(list((tmp_path / "films").glob("*.png"))) == 2

@@ -25,6 +25,7 @@ from moviegen_core.parallel.planner.step_time import estimate_time, utilisation
 from moviegen_core.parallel.planner.workload import read_workload
 from moviegen_core.presets import compose
 from moviegen_core.sizes import build_model
+from moviegen_data.toyworld.dataset import ToyWorldData
 from moviegen_t2v.model import VideoTransformer
 
 PAPER = "t2v/paper_t2iv_768_3"  # TP 4, CP 2, 6144 GPUs, 768 samples
@@ -302,3 +303,13 @@ def test_a_trainers_run_is_checked_before_its_weights_exist(monkeypatch):
     check_run(*debug_run(strategy=SimpleNamespace(root_device=torch.device("cpu"), cpu_offload=True)))
     check_run(*debug_run(precision="bf16-true"))  # not known to the planner
     check_run(*debug_run(state=SimpleNamespace(fn="predict")))
+
+
+def test_a_refusal_reaches_the_user_from_a_real_training(monkeypatch):
+    model = build_model(compose(["t2v/debug"]))
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, max_steps=1)
+    monkeypatch.setattr("moviegen_core.parallel.planner.checking._memory_of", lambda device: 1000)
+    data = ToyWorldData(num_frames=16, height=16, width=16, fps=8.0, batch_size=2, num_train=4)
+    with pytest.raises(UsageError, match="micro-batch 2 was given"):
+        trainer.fit(model, data)
+    assert model.backbone is None  # nothing half-built is left

@@ -17,6 +17,8 @@ from moviegen_core.nn.initialization import draw_weights
 from moviegen_core.nn.linear import Projection
 from moviegen_core.parallel.place import DataPlace, data_place
 from moviegen_core.parallel.plan import CONTEXT, DATA, TENSOR, ParallelPlan
+from moviegen_core.parallel.precision import compute_dtype_of
+from moviegen_core.parallel.sequence import ShardedSequence
 from moviegen_core.parallel.strategy import MeshStrategy
 from moviegen_t2v.model import VideoTransformer
 
@@ -44,6 +46,37 @@ def test_heads_that_do_not_divide_are_refused(plan):
     backbone = VideoTransformer(num_layers=1, width=12, ffn_width=8, num_heads=3)
     with pytest.raises(UsageError, match="for 3 attention heads"):
         backbone.parallelize(plan)
+
+
+def test_a_feed_forward_width_that_does_not_divide_is_refused(plan):
+    backbone = VideoTransformer(num_layers=1, width=16, ffn_width=25, num_heads=4)
+    with pytest.raises(UsageError, match="tensor_parallel_size=2 was given for ffn_width=25; .*; give a ffn_width that divides, e.g. 26"):
+        backbone.parallelize(plan)
+
+
+def test_a_padded_length_stands_for_one_real_length(plan):
+    sequence = ShardedSequence(plan.context, plan.tensor)
+    lengths = (27, 28, 26, 27, 32, 28)
+    padded = [sequence.split(torch.ones(1, length, 2), dim=1).shape[1] * 2 for length in lengths]  # a process holds half a context's share
+    assert padded == [28, 32, 36, 28, 40, 32]
+    assert [sequence.lengths[length] for length in padded] == list(lengths)
+
+
+def test_one_precision_is_given():
+    for precision in ("bf16-true", "16-true"):
+        with pytest.raises(UsageError, match=f"param_dtype=bfloat16 was given with trainer.precision={precision}"):
+            MeshStrategy(param_dtype="bfloat16")._require_one_precision(SimpleNamespace(precision=precision))
+    MeshStrategy(param_dtype="bfloat16")._require_one_precision(SimpleNamespace(precision="32-true"))
+    assert MeshStrategy(reduce_dtype="bfloat16").fsdp["mp_policy"].reduce_dtype == torch.bfloat16
+
+
+def test_computation_is_in_the_type_that_was_asked_for():
+    def told(precision, **options):
+        return compute_dtype_of(SimpleNamespace(strategy=MeshStrategy(**options), precision=precision))
+
+    assert told("32-true", param_dtype="bfloat16") == torch.bfloat16
+    assert told("32-true", reduce_dtype="bfloat16") == told("32-true") == torch.float32
+    assert told("bf16-mixed") == torch.bfloat16
 
 
 def test_a_backbone_that_knows_nothing_of_meshes_is_sharded_over_data_alone(plan):
