@@ -183,10 +183,10 @@ class ChildObserver(threading.Thread):
     Args:
         children: processes of the ranks that follow this one's.
         rank: this process's number.
-        grace_s: seconds this process has to end by itself, where it failed for the same reason.
+        grace_s: seconds this process has to end by itself, where another was killed; five times as many where it failed.
     """
 
-    def __init__(self, children: Sequence[Popen[Any]], *, rank: int = 0, grace_s: float = 5.0) -> None:
+    def __init__(self, children: Sequence[Popen[Any]], *, rank: int = 0, grace_s: float = 2.0) -> None:
         super().__init__(name="child-observer", daemon=True)
         self.children, self.rank, self.grace_s = children, rank, grace_s
         self.watchdog: Watchdog | None = None
@@ -196,7 +196,8 @@ class ChildObserver(threading.Thread):
         while None in (codes := [child.poll() for child in self.children]) or any(codes):
             failed = {self.rank + number: code for number, code in enumerate(codes, 1) if code not in (None, 0, _TERMINATED)}
             if failed:
-                time.sleep(self.grace_s)
+                # What ended by an error has a cause that this process may share, and is about to tell.
+                time.sleep(self.grace_s if min(failed.values()) < 0 else 5 * self.grace_s)
                 for child in self.children:
                     child.kill()
                 if EXIT_CODE not in failed.values():  # otherwise it has said so itself

@@ -301,7 +301,7 @@ def test_a_trainers_run_is_checked_before_its_weights_exist(monkeypatch):
     with pytest.raises(UsageError, match="micro-batch 4"):
         check_run(*debug_run(datamodule=SimpleNamespace(batch_size=4, buckets=[data_of(16), data_of(32)])))
     check_run(*debug_run(strategy=SimpleNamespace(root_device=torch.device("cpu"), cpu_offload=True)))
-    check_run(*debug_run(precision="bf16-true"))  # not known to the planner
+    check_run(*debug_run(precision="64-true"))  # not known to the planner
     check_run(*debug_run(state=SimpleNamespace(fn="predict")))
 
 

@@ -64,8 +64,9 @@ class Saboteur(Callback):
         save, write = torch.save, filesystem._write_item
 
         def crash_in_file(content, file, *args, **kwargs):
-            if isinstance(file, Path) and self._due():
-                file.write_bytes(b"PK\x03\x04 and no more")
+            if str(getattr(file, "name", "")).endswith((".partial", "meta.pt")) and self._due():
+                file.write(b"PK\x03\x04 and no more")
+                file.flush()
                 die()
             return save(content, file, *args, **kwargs)
 
