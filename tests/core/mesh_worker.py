@@ -135,7 +135,11 @@ def build_trainer(mesh, **arguments):
     count, variant = data * context * tensor, mesh.partition("-")[2]
     sizes = {"data_parallel_size": data, "context_parallel_size": context, "tensor_parallel_size": tensor}
     strategy = (
-        "ddp" if variant == "ddp" else MeshStrategy(**sizes, **VARIANTS.get(variant, {})) if count > 1 or variant == "mesh" else "auto"
+        "ddp"
+        if variant == "ddp"
+        else MeshStrategy(**sizes, **VARIANTS.get(variant, {}))
+        if count > 1 or variant in ("mesh", *VARIANTS)
+        else "auto"
     )
     return Trainer(
         accelerator="cpu", devices=count, strategy=strategy, use_distributed_sampler=False, logger=False, enable_progress_bar=False,
