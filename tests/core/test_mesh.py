@@ -104,7 +104,7 @@ def test_half_precision_on_a_mesh_is_that_of_one_process(folder, mesh):
     assert means != pytest.approx(whole["losses"], rel=1e-5), "nothing was computed in half precision"
     assert means == pytest.approx(whole["losses"], rel=2e-2)
     for rank in ranks:
-        assert rank["norms"] == pytest.approx(one["norms"], rel=5e-3)
+        assert rank["norms"] == pytest.approx(one["norms"], rel=2e-2)
         for name, weight in one["weights"].items():
             assert rank["weights"][name].dtype == torch.float32
             assert relative(rank["weights"][name], weight) < 0.05, name
