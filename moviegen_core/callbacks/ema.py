@@ -9,9 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from moviegen_core.errors import UsageError
+from moviegen_core.parallel.dtensor import shard_like, whole
 from moviegen_core.weights.sharded import StoredTensor
 
 
@@ -162,7 +163,7 @@ class ExponentialMovingAverage(Callback):
         stored_names = pl_module.state_dict().keys()
         is_sharded = any(isinstance(value, DTensor) for value in states.values())
         # A strategy that saves the shards of callbacks too gets them as they are; a large model is never whole in one process.
-        keep = torch.Tensor.detach if is_sharded and getattr(trainer.strategy, "saves_shards_of_callbacks", False) else _whole
+        keep = torch.Tensor.detach if is_sharded and getattr(trainer.strategy, "saves_shards_of_callbacks", False) else _gathered
         # Gathering a sharded tensor takes all processes, so what is gathered may not depend on `states`, which only the first may hold.
         for name, parameter, mean in zip(self._names, trained, self._averages, strict=True):
             is_stored = name in stored_names
@@ -172,7 +173,7 @@ class ExponentialMovingAverage(Callback):
                 average[name] = keep(mean)
             if is_stored:
                 chosen = mean.to(parameter.dtype) if self.use_for_predict else parameter
-                chosen = chosen.detach() if is_sharded else _whole(chosen)
+                chosen = chosen.detach() if is_sharded else _gathered(chosen)
                 key = name if name in states else name.replace("_orig_mod.", "")
                 if key in states:
                     states[key] = chosen
@@ -242,15 +243,13 @@ def _reshard(module: LightningModule) -> None:
             part.reshard()
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+def _gathered(tensor: Tensor) -> Tensor:
+    return whole(tensor.detach())
 
 
 def _fill(target: Tensor, source: Tensor | StoredTensor) -> None:
     """Copy a stored tensor, each process its own shards where the target is sharded."""
     if isinstance(source, StoredTensor):
         source.read_into(target)
-    elif isinstance(target, DTensor):
-        target.copy_(distribute_tensor(source.to(target.device), target.device_mesh, target.placements))
     else:
-        target.copy_(source)
+        target.copy_(shard_like(source.to(target.device), target))
