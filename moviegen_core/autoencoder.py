@@ -5,7 +5,9 @@ import hashlib
 import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
+
+from moviegen_core.errors import UsageError
 
 
 class Autoencoder(LightningModule):
@@ -32,7 +34,7 @@ class Autoencoder(LightningModule):
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
-    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, ...]:
         """Latent shape (c, t, h, w) of a video; t is ceil(num_frames / temporal_factor).
 
         Raises:
@@ -47,21 +49,21 @@ class Autoencoder(LightningModule):
             )
         return self.latent_channels, -(-num_frames // self.temporal_factor), height // factor, width // factor
 
-    def encode(self, video: Float[Tensor, "b 3 t h w"], *, sample: bool = False) -> Float[Tensor, "b c t h w"]:
-        """Encode pixels in [-1, 1] to normalised latents; the posterior's mean, or a sample of it."""
-        latent = self.encode_raw(video.to(self.latent_mean.dtype), sample=sample)
+    def encode(self, media: Float[Tensor, "b ..."], *, sample: bool = False) -> Float[Tensor, "b c ..."]:
+        """Encode pixels or sound in [-1, 1] to normalised latents; the posterior's mean, or a sample of it."""
+        latent = self.encode_raw(media.to(self.latent_mean.dtype), sample=sample)
         return (latent - _per_channel(self.latent_mean, latent)) / _per_channel(self.latent_std, latent)
 
-    def decode(self, latent: Float[Tensor, "b c t h w"], *, num_frames: int | None = None) -> Float[Tensor, "b 3 t h w"]:
-        """Decode normalised latents to pixels; `num_frames` drops the spurious frames at the end (default: keeps all)."""
+    def decode(self, latent: Float[Tensor, "b c ..."], *, num_frames: int | None = None) -> Float[Tensor, "b ..."]:
+        """Decode normalised latents; `num_frames` drops spurious frames, or samples of a sound, at the end (default: keeps all)."""
         latent = latent.to(self.latent_mean.dtype)
         raw = latent * _per_channel(self.latent_std, latent) + _per_channel(self.latent_mean, latent)
-        video = self.decode_raw(raw)
-        return video if num_frames is None else video[:, :, :num_frames]
+        media = self.decode_raw(raw)
+        return media if num_frames is None else media[:, :, :num_frames]
 
-    def encode_raw(self, video: Tensor, *, sample: bool = False) -> Tensor:
+    def encode_raw(self, media: Tensor, *, sample: bool = False) -> Tensor:
         """Encode to the network's own latents (before normalisation)."""
-        raise NotImplementedError(f"{type(self).__name__} must define encode_raw(video, sample=...)")
+        raise NotImplementedError(f"{type(self).__name__} must define encode_raw(media, sample=...)")
 
     def decode_raw(self, latent: Tensor) -> Tensor:
         """Decode the network's own latents."""
@@ -79,6 +81,47 @@ class Autoencoder(LightningModule):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+class AudioAutoencoder(Autoencoder):
+    """Maps sounds (b, a, s) to normalised latents (b, c, t) and back; one latent frame is `hop_length` samples of every channel.
+
+    Args:
+        latent_channels: number of latent channels (128 in the paper's DAC-VAE, 6.1.3).
+        sample_rate: samples per second that it takes and gives (48 kHz).
+        hop_length: samples per latent frame (1920, so 25 latent frames per second).
+        audio_channels: channels of a sound, 1 mono or 2 stereo.
+    """
+
+    def __init__(self, *, latent_channels: int = 128, sample_rate: int = 48000, hop_length: int = 1920, audio_channels: int = 1) -> None:
+        super().__init__(latent_channels=latent_channels, temporal_factor=hop_length, spatial_factor=1)
+        self.sample_rate = sample_rate
+        self.hop_length = hop_length
+        self.audio_channels = audio_channels
+
+    @property
+    def latent_rate(self) -> float:
+        """Latent frames per second."""
+        return self.sample_rate / self.hop_length
+
+    def latent_shape(self, num_frames: int, height: int = 1, width: int = 1) -> tuple[int, ...]:
+        """Latent shape (c, t) of a sound of `num_frames` samples per channel; t is rounded up, and a sound has neither rows nor columns."""
+        return self.latent_channels, -(-num_frames // self.hop_length)
+
+    def encode(self, media: Float[Tensor, "b a s"], *, sample: bool = False) -> Float[Tensor, "b c t"]:
+        """Encode a sound in [-1, 1] of any length, silence added at its end up to a whole latent frame.
+
+        Raises:
+            UsageError: the sound has another number of channels.
+        """
+        if media.shape[1] != self.audio_channels:
+            raise UsageError(
+                f"a sound of {media.shape[1]} channels was given",
+                f"{type(self).__name__} was built for {self.audio_channels}",
+                "mix it down (`data.audio_channels`), or build the autoencoder with that many `audio_channels`",
+            )
+        missing = -media.shape[-1] % self.hop_length
+        return super().encode(nn.functional.pad(media, (0, missing)), sample=sample)
 
 
 def _per_channel(statistic: Tensor, like: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ Shape legend
     n  tokens of the backbone (t·h·w after patchifying)
     l  tokens of the context (text, faces, tasks)
     d  width of the backbone
+    a  channels of a sound (1 mono, 2 stereo)
+    s  samples of a sound
 
-Pixels are float in [-1, 1]. Time of the flow runs from noise (t = 0) to data (t = 1).
+Pixels and sounds are float in [-1, 1]. Time of the flow runs from noise (t = 0) to data (t = 1).
 """
 
 from dataclasses import dataclass, field
@@ -36,24 +38,29 @@ class TextEmbedding:
 class MediaBatch:
     """What a data module hands to a model: one shape, any number of samples.
 
-    Exactly one of `video` and `latents` may be absent (both are absent for prompts alone). An image is a video of one frame.
+    Media are there as far as they are known: pixels, sound, or latents that stand in for what is generated; a batch of prompts has none.
+    An image is a video of one frame.
 
     Args:
         captions: one text per sample, FPS and camera prefixes included.
         keys: the samples' unique names (shard keys), for reports and for exact resume.
         video: pixels in [-1, 1] (b, 3, t, h, w), or None where latents stand in.
-        latents: normalised latents (b, c, t, h, w), or None.
+        latents: normalised latents of what is generated, (b, c, t, h, w) of a video or (b, c, t) of a sound, or None.
         fps: frames per second of each sample (b,), or None.
+        audio: waveforms in [-1, 1] (b, a, s), or None.
+        audio_hz: their samples per second, one rate for the batch, or None.
         text: precomputed text embeddings by the conditioner's name.
-        extras: tensors of other capabilities by name (reference faces, source videos, waveforms); first dimension b.
+        extras: tensors of other capabilities by name (reference faces, source videos, visual features); first dimension b.
         metadata: the sample's own json, one mapping each.
     """
 
     captions: list[str]
     keys: list[str]
     video: Float[Tensor, "b c t h w"] | None = None
-    latents: Float[Tensor, "b c t h w"] | None = None
+    latents: Float[Tensor, "b c ..."] | None = None
     fps: Float[Tensor, " b"] | None = None
+    audio: Float[Tensor, "b a s"] | None = None
+    audio_hz: int | None = None
     text: dict[str, TextEmbedding] = field(default_factory=dict)
     extras: dict[str, Tensor] = field(default_factory=dict)
     metadata: list[dict[str, Any]] = field(default_factory=list)

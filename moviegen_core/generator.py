@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -205,7 +206,8 @@ class FlowModel(LightningModule):
         seed_step(self, batch_idx)
         x_1 = self.latents(batch)
         t = self.timesteps.sample(len(batch), device=x_1.device)
-        loss = self.losses(x_1, torch.randn_like(x_1), t, self.condition(batch, self._draw_dropped(batch))).mean()
+        given = replace(batch, latents=x_1)  # conditioners may see what is generated, or parts of it
+        loss = self.losses(x_1, torch.randn_like(x_1), t, self.condition(given, self._draw_dropped(batch))).mean()
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
@@ -214,7 +216,7 @@ class FlowModel(LightningModule):
         x_1 = self.latents(batch)
         noise = torch.stack([_noise(x_1.shape[1:], self.seed, key) for key in batch.keys]).to(x_1)
         t = self.timesteps.quantile(torch.tensor([_share(key) for key in batch.keys])).to(x_1.device)
-        loss = self.losses(x_1, noise, t, self.condition(batch)).mean()
+        loss = self.losses(x_1, noise, t, self.condition(replace(batch, latents=x_1))).mean()
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     def losses(
@@ -304,8 +306,12 @@ class FlowModel(LightningModule):
 
     @torch.no_grad()
     def sample(self, batch: MediaBatch, num_frames: int, height: int, width: int, *, drop: bool = False) -> Float[Tensor, "b c t h w"]:
-        """Sample latents for the batch's conditions."""
-        shape = self._require_autoencoder().latent_shape(num_frames, height, width)
+        """Sample the latents of videos for the batch's conditions."""
+        return self.sample_latents(batch, self._require_autoencoder().latent_shape(num_frames, height, width), drop=drop)
+
+    @torch.no_grad()
+    def sample_latents(self, batch: MediaBatch, shape: Sequence[int], *, drop: bool = False) -> Float[Tensor, "b c ..."]:
+        """Sample latents of a shape (c, ...) for the batch's conditions; with `drop` for none of them."""
         noise = torch.stack([_noise(shape, self.seed, key) for key in batch.keys]).to(self.device)
         names = list(self.conditioners)
         everything = frozenset(names)

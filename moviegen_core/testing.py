@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moviegen_core.autoencoder import Autoencoder
+from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
 from moviegen_core.conditioner import Conditioner, Conditioning
@@ -122,25 +122,29 @@ def check_autoencoder(factory: Callable[[], Autoencoder], *, num_frames: int = 9
 
     Args:
         factory: builds a small autoencoder.
-        num_frames: frames of the test video.
-        size: rows and columns in pixels.
+        num_frames: frames of the test video; of a sound, latent frames.
+        size: rows and columns in pixels; a sound has none.
         meta: also build on the meta device.
     """
     autoencoder = (check_meta_construction(factory) if meta else factory()).eval()
+    is_audio = isinstance(autoencoder, AudioAutoencoder)
+    if is_audio:
+        num_frames = (num_frames - 1) * autoencoder.hop_length + 1
     with torch.no_grad():
         for frames in (1, num_frames):
-            video = torch.rand(2, 3, frames, size, size) * 2 - 1
-            expected = autoencoder.latent_shape(frames, size, size)
-            latent = autoencoder.encode(video)
+            shape = (autoencoder.audio_channels, frames) if is_audio else (3, frames, size, size)
+            media = torch.rand(2, *shape) * 2 - 1
+            expected = autoencoder.latent_shape(frames) if is_audio else autoencoder.latent_shape(frames, size, size)
+            latent = autoencoder.encode(media)
             _require(
                 latent.shape[1:] == expected, f"encode gives {tuple(latent.shape[1:])} for {frames} frames, latent_shape says {expected}"
             )
             decoded = autoencoder.decode(latent, num_frames=frames)
-            _require(decoded.shape == video.shape, f"decode gives {tuple(decoded.shape)}, the video was {tuple(video.shape)}")
-            _require(bool(decoded.isfinite().all()), "the decoded video is not finite")
+            _require(decoded.shape == media.shape, f"decode gives {tuple(decoded.shape)}, what was encoded {tuple(media.shape)}")
+            _require(bool(decoded.isfinite().all()), "what is decoded is not finite")
         channels = autoencoder.latent_channels
         autoencoder.set_latent_statistics(torch.linspace(-1, 1, channels), torch.linspace(0.5, 2, channels))
-        normalised = autoencoder.encode(video)
+        normalised = autoencoder.encode(media)
         _require(not torch.allclose(normalised, latent), "encode ignores the latent statistics; override encode_raw, not encode")
         again = autoencoder.decode(normalised, num_frames=num_frames)
         _require(torch.allclose(decoded, again, atol=1e-3), "the latent statistics do not cancel; override decode_raw, not decode")

@@ -1,0 +1,23 @@
+"""Sound: the DAC-VAE, the audio DiT for video-to-audio and text-to-audio, and extension to any length (section 6), as a plugin."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from moviegen_core import Component, hookimpl
+
+_PUBLIC: dict[str, str] = {}
+__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+
+
+@hookimpl
+def moviegen_components() -> Iterable[Component]:
+    """The parts, by name."""
+    yield from ()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
