@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from moviegen_core.conditioner import Conditioning
+from moviegen_core.errors import UsageError
 from moviegen_core.flow.guidance import ConstantGuidance, GuidanceSchedule, classifier_free_guidance
 from moviegen_core.flow.schedules import LinearQuadraticSchedule, Schedule
 from moviegen_core.flow.solvers import EulerSolver, Solver
@@ -154,6 +155,12 @@ class FlowSampler(WindowedSampler):
 
     def __init__(self, *, window: int | None = None, window_overlap: int = 0, window_shape: Shape = "triangular", **options: Any) -> None:
         super().__init__(**options)
+        if window is None and window_overlap:
+            raise UsageError(
+                f"window_overlap={window_overlap} was given without a window",
+                "without windows the whole is sampled at once",
+                f"give `window` too, more than {window_overlap} latent frames, or leave window_overlap out",
+            )
         self.windows = None if window is None else Windows(size=window, overlap=window_overlap, shape=window_shape)
 
 

@@ -45,8 +45,9 @@ class LinearGuidance(GuidanceSchedule):
     """Grows in proportion to time, from no guidance at the noise to twice the weight at the data.
 
     The linear scheduler of Wang et al. 2024 (arXiv 2404.13040), who count time from data (0) to noise (T): ω(t) = 2·ω·(1 − t/T), where the
-    factor keeps the area under the curve that of the static weight, ∫ω(t)dt = ω·T. They find that simple increasing weights beat a static
-    one across models, and that shapes with more parameters do not carry over from one model to another.
+    factor keeps the area under the curve that of the static weight, ∫ω(t)dt = ω·T. We take their ω for the weight of the guidance term,
+    s − 1. They find that simple increasing weights beat a static one across models, and that shapes with more parameters do not carry over
+    from one model to another.
     """
 
     def ratio(self, t):

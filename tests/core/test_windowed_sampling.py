@@ -88,3 +88,8 @@ def test_conditions_can_be_made_window_by_window():
     torch.testing.assert_close(sampler.sample(local, noise, make), sampler.sample(local, noise, [Conditioning(aligned=aligned)]))
     assert asked == list(enumerate([Window(0, 4), Window(3, 7), Window(6, 10)])) == list(enumerate(sampler.segments(10)))
     assert Sampler().segments(10) == [Window(0, 10)] == FlowSampler().segments(10)
+
+
+def test_an_overlap_without_windows_is_refused():
+    with pytest.raises(ValueError, match="window_overlap=3 was given without a window"):
+        FlowSampler(window_overlap=3)
