@@ -26,7 +26,7 @@ from moviegen_core.nn.initialization import draw_weights, seeded
 from moviegen_core.parallel.clipping import clip_gradients, is_sharded
 from moviegen_core.parallel.precision import compute_dtype_of
 from moviegen_core.randomness import run_seed, seed_from, seed_step
-from moviegen_core.sampler import FlowSampler, Sampler
+from moviegen_core.sampler import Conditionings, FlowSampler, Sampler
 from moviegen_core.weights import load_into, open_weights
 
 logger = logging.getLogger(__name__)
@@ -314,15 +314,18 @@ class FlowModel(LightningModule):
         """Sample latents of a shape (c, ...) for the batch's conditions; with `drop` for none of them."""
         noise = torch.stack([_noise(shape, self.seed, key) for key in batch.keys]).to(self.device)
         names = list(self.conditioners)
-        everything = frozenset(names)
-        variants = [everything if drop else variant for variant in self.sampler.variants(names)]
-        conditionings = [self._variant(batch, variant) for variant in variants]
+        variants = [frozenset(names) if drop else variant for variant in self.sampler.variants(names)]
+        conditionings = self.conditionings(batch, variants, shape[1])
 
         def velocity(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
             return self.path.velocity(x, self.backbone(x, t, conditioning).float(), t)
 
         with _progress(f"sampling {len(batch)}") as report:
             return self.sampler.sample(velocity, noise, conditionings, progress=report)
+
+    def conditionings(self, batch: MediaBatch, variants: Sequence[frozenset[str]], length: int) -> Conditionings:
+        """What the sampler is told for `length` latent frames; override it to give the sampler's segments conditions of their own."""
+        return [self._variant(batch, variant) for variant in variants]
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b 3 t h w"]:

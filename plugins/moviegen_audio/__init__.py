@@ -5,14 +5,24 @@ from typing import Any
 
 from moviegen_core import Component, hookimpl
 
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "Continuity": "beam",
+    "DecodedScorer": "beam",
+    "MultiDiffusion": "multidiffusion",
+    "SegmentAutoregressive": "autoregressive",
+    "SegmentBeamSearch": "beam",
+    "SegmentConditionings": "segments",
+    "SegmentScorer": "beam",
+}
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
 
 @hookimpl
 def moviegen_components() -> Iterable[Component]:
     """The parts, by name."""
-    yield from ()
+    yield Component("sampler", f"{__name__}.MultiDiffusion", "long samples, all segments side by side (6.1.5)")
+    yield Component("sampler", f"{__name__}.SegmentAutoregressive", "long samples, one segment after another (6.1.5)")
+    yield Component("sampler", f"{__name__}.SegmentBeamSearch", "long samples, the best of several beginnings (6.1.5)")
 
 
 def __getattr__(name: str) -> Any:
