@@ -26,7 +26,8 @@ _CROWDED = (0.14, 0.16)  # radii of two small objects whose ways leave no room f
 # Varied timing. A bouncing object starts and ends well above the floor, so that a few frames tell a bounce.
 _ARRIVALS, _PACES = (0.3, 0.9), (0.75, 1.75)
 _IN_THE_AIR, _OFF_THE_FLOOR = (0.28, 0.72), (0.15, 0.85)  # periods from a touch
-_LEAST_PAUSE = 0.1  # of the clip, between the sounds of two objects
+_BOUNCES = (1, 2, 3)  # in clips of up to seven seconds
+_LEAST_PAUSE = 0.15  # between the sounds of two objects, of a clip of one bounce
 
 
 def sample_scene(
@@ -118,7 +119,7 @@ def _draw_timing(rng: np.random.Generator, item: ObjectSpec) -> ObjectSpec:
         return item
     while True:
         first, pace = rng.uniform(*_IN_THE_AIR), rng.uniform(*_PACES)
-        after_last = [(bounces * pace - first) % 1.0 for bounces in (1, 2, 3)]  # clips of up to seven seconds
+        after_last = [(bounces * pace - first) % 1.0 for bounces in _BOUNCES]
         if _within(after_last[0], _IN_THE_AIR) and all(_within(after, _OFF_THE_FLOOR) for after in after_last):
             return replace(item, phase=float((0.5 - first) % 1.0), pace=float(pace))
 
@@ -128,7 +129,13 @@ def _within(value: float, ends: tuple[float, float]) -> bool:
 
 
 def _sound_apart(first: ObjectSpec, second: ObjectSpec) -> bool:
-    return all(abs(a - b) >= _LEAST_PAUSE for a in heard_moments(first) for b in heard_moments(second))
+    """True when two objects are never heard at nearly the same time, in clips of up to seven seconds."""
+    return all(
+        abs(a - b) >= _LEAST_PAUSE / bounces
+        for bounces in _BOUNCES
+        for a in heard_moments(first, bounces=bounces)
+        for b in heard_moments(second, bounces=bounces)
+    )
 
 
 def _narrowed(drawn: float, centre: float, spread: float) -> float:

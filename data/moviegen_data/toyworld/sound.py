@@ -65,8 +65,8 @@ def knock(shape: str, size: str, *, audio_hz: int = 48000, delay_s: float = 0.0,
     times = np.arange(round(LONGEST_KNOCK_S * audio_hz)) / audio_hz + delay_s
     pitch = PITCH_HZ[size]
     sound = _KNOCKS[TIMBRES[shape]](times, pitch, audio_hz, seed)
-    # The end fades within 20 ms, so that what is left of the decay is not cut.
-    fade = np.clip((LONGEST_KNOCK_S - times) / 0.02, 0.0, 1.0)
+    # The end fades within 50 ms, so that what is left of the decay is not cut.
+    fade = np.clip((LONGEST_KNOCK_S - times) / 0.05, 0.0, 1.0)
     return sound * np.clip(times / _ATTACK_S, 0.0, 1.0) * fade
 
 
@@ -77,7 +77,7 @@ def _bell(times: np.ndarray, pitch: float, audio_hz: int, seed: int) -> np.ndarr
 
 def _wood(times: np.ndarray, pitch: float, audio_hz: int, seed: int) -> np.ndarray:
     """Odd harmonics, as of a hollow block, gone within a tenth of a second."""
-    return _partials(times, pitch, audio_hz, ((1.0, 0.5, 0.022), (3.0, 0.35, 0.018), (5.0, 0.2, 0.012)))
+    return _partials(times, pitch, audio_hz, ((1.0, 0.74, 0.028), (3.0, 0.52, 0.022), (5.0, 0.3, 0.014)))
 
 
 def _metal(times: np.ndarray, pitch: float, audio_hz: int, seed: int) -> np.ndarray:
@@ -99,7 +99,7 @@ def _spring(times: np.ndarray, pitch: float, audio_hz: int, seed: int) -> np.nda
     along = np.minimum(times / rise_s, 1.0)
     # The integral of pitch · 2^along, and constant pitch after the rise.
     cycles = pitch * (rise_s / np.log(2.0) * (2.0**along - 1.0) + 2.0 * np.maximum(times - rise_s, 0.0))
-    return (0.75 * np.sin(2 * np.pi * cycles) + 0.25 * np.sin(4 * np.pi * cycles)) * np.exp(-times / 0.11)
+    return (0.75 * np.sin(2 * np.pi * cycles) + 0.25 * np.sin(4 * np.pi * cycles)) * np.exp(-times / 0.07)
 
 
 _KNOCKS: dict[str, Callable[[np.ndarray, float, int, int], np.ndarray]] = {
