@@ -26,7 +26,7 @@ def read_ambience(wave: np.ndarray, onsets: np.ndarray) -> tuple[str, float, boo
     power = _free_power(wave, onsets)
     if power is None:
         return "none", 1.0, False
-    plays = np.sqrt(_sum(power, _MUSIC)) > _LEAST_MUSIC_RMS
+    plays = bool(np.sqrt(_sum(power, _MUSIC)) > _LEAST_MUSIC_RMS)
     if np.sqrt(_sum(power, (40.0, 7900.0)) - _sum(power, _MUSIC)) < SILENT_RMS:
         return "silence", 1.0, plays
     densities = {name: _sum(power, band) / (band[1] - band[0]) for name, band in BANDS.items()}

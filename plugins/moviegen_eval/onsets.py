@@ -112,7 +112,7 @@ def detect_onsets(
     peaks = (flux == ndimage.maximum_filter1d(flux, 2 * _LAG + 1)) & (flux >= threshold + mean)
     chosen: list[int] = []
     for sample in (_attack(wave, int(frame)) for frame in sorted(np.flatnonzero(peaks), key=lambda frame: -flux[frame])):
-        if all(abs(sample - other) >= gap_s * HEARING_HZ for other in chosen):
+        if not _stops(wave, sample) and all(abs(sample - other) >= gap_s * HEARING_HZ for other in chosen):
             chosen.append(sample)
     return [sample / HEARING_HZ for sample in sorted(chosen)]
 
@@ -161,3 +161,10 @@ def _attack(wave: np.ndarray, frame: int) -> int:
     floor = np.median(power[: max(peak // 2, 1)]) if peak > 1 else 0.0
     below = np.flatnonzero(power[: peak + 1] < floor + 0.2 * (power[peak] - floor))
     return first + (int(below[-1]) + 1 if len(below) else 0)
+
+
+def _stops(wave: np.ndarray, sample: int) -> bool:
+    """True where a sound is cut off: that has flux too."""
+    near, far = round(0.008 * HEARING_HZ), round(0.028 * HEARING_HZ)
+    before, after = wave[max(sample - far, 0) : max(sample - near, 0)], wave[sample + near : sample + far]
+    return float((np.diff(after) ** 2).sum()) < 0.25 * float((np.diff(before) ** 2).sum())

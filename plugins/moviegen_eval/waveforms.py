@@ -55,5 +55,3 @@ def read_waveform(path: Path) -> tuple[np.ndarray, int]:
             return np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32), stream.rate
     except av.FFmpegError as error:
         raise UsageError(f"{path} was given", f"it cannot be decoded ({error})", "check the file") from error
-
-
