@@ -86,15 +86,16 @@ def sample_scene(
 
 def _place(rng: np.random.Generator, chosen: Sequence[tuple[str, str, str]], *, spread: float) -> tuple[ObjectSpec, ...]:
     """Sizes and positions; two objects are drawn again until they keep apart, small ones with shorter ways when that is hard."""
-    for attempt in range(2000):
-        crowded = attempt >= 40
+    for attempt in range(6000):
+        crowded, packed = attempt >= 40, attempt >= 2000
         least_reach = 0.75 if len(chosen) == 1 else (0.5 if crowded else 0.65)
+        reaches = (0.35, 0.5) if packed else (least_reach, 1.0)
         objects = []
         for shape, colour, motion in chosen:
             size = _pick(rng, tuple(SIZES)) if not crowded else "small"
             radii = _CROWDED if crowded else SIZES[size]
             radius = _narrowed(rng.uniform(*radii), sum(radii) / 2, spread)
-            x, y, reach = rng.random(), rng.random(), rng.uniform(least_reach, 1.0)
+            x, y, reach = rng.random(), rng.random(), rng.uniform(*reaches)
             if len(chosen) == 1:
                 x, y, reach = _narrowed(x, 0.5, spread), _narrowed(y, 0.5, spread), _narrowed(reach, _CENTRAL_REACH, spread)
             objects.append(ObjectSpec(shape, colour, size, motion, radius, x, y, reach))
