@@ -13,6 +13,7 @@ _KNOCK = round(0.26 * HEARING_HZ)  # how long a knock sounds
 _BEFORE = round(0.01 * HEARING_HZ)
 SILENT_RMS = 1e-3  # -60 dB of full scale
 _LEAST_EXCESS = 5.0  # of power, over what lies between the bands and over the next band
+_LEAST_FLATNESS = 0.1  # geometric over arithmetic mean of the power in a band: 1 of even noise, near 0 of a tone
 _LEAST_MUSIC_RMS = 5e-3
 
 
@@ -33,6 +34,8 @@ def read_ambience(wave: np.ndarray, onsets: np.ndarray) -> tuple[str, float, boo
     other = np.median([_sum(power, band) / (band[1] - band[0]) for band in _BETWEEN])
     (best, most), (_, next_most) = sorted(densities.items(), key=lambda item: -item[1])[:2]
     excess = most / max(other, next_most, 1e-16)
+    if best != "hum" and _flatness(power, BANDS[best]) < _LEAST_FLATNESS:
+        return "none", 1.0, plays
     confidence = float(np.clip(abs(np.log10(excess / _LEAST_EXCESS)), 0.0, 1.0))
     return (best if excess >= _LEAST_EXCESS else "none"), confidence, plays
 
@@ -50,5 +53,14 @@ def _free_power(wave: np.ndarray, onsets: np.ndarray) -> np.ndarray | None:
 
 
 def _sum(power: np.ndarray, band: tuple[float, float]) -> float:
+    return float(_within(power, band).sum())
+
+
+def _flatness(power: np.ndarray, band: tuple[float, float]) -> float:
+    inside = _within(power, band) + 1e-20
+    return float(np.exp(np.log(inside).mean()) / inside.mean())
+
+
+def _within(power: np.ndarray, band: tuple[float, float]) -> np.ndarray:
     first, last = (round(edge * _WINDOW / HEARING_HZ) for edge in band)
-    return float(power[first : last + 1].sum())
+    return power[first : last + 1]

@@ -109,7 +109,9 @@ class TestTiming:
     def test_a_scene_that_was_too_crowded_finds_room(self):
         assert len(sample_scene(1355, num_objects=2).objects) == 2
 
-    @pytest.mark.parametrize("timing", [{"phase": 1.5}, {"pace": 0.0}, {"arrival": 0.0}, {"arrival": float("nan")}, {"phase": float("nan")}])
+    @pytest.mark.parametrize(
+        "timing", [{"phase": 1.5}, {"pace": 0.0}, {"arrival": 0.0}, {"arrival": float("nan")}, {"phase": float("nan")}]
+    )
     def test_impossible_timings_are_refused(self, timing):
         with pytest.raises(UsageError, match="give numbers in these ranges"):
             ObjectSpec("circle", "red", **timing)
