@@ -21,6 +21,7 @@ HOP = 64  # 4 ms
 _WINDOW = 384  # 24 ms
 _LAG = 5  # hops between the two frames of a difference: slower attacks than 20 ms have less flux
 _NEIGHBOURHOOD = 51  # hops, a fifth of a second
+_AROUND = ((-50, -30), (-28, -8), (30, 50))  # ms, around what may be an attack or an end
 _QUIETEST = 1e-4  # -80 dB of full scale: what is below is silence
 _RANGE_DB = 50.0  # what is this far below the loudest moment is not heard; codecs leave noise there
 
@@ -165,6 +166,8 @@ def _attack(wave: np.ndarray, frame: int) -> int:
 
 def _stops(wave: np.ndarray, sample: int) -> bool:
     """True where a sound is cut off: that has flux too."""
-    near, far = round(0.008 * HEARING_HZ), round(0.028 * HEARING_HZ)
-    before, after = wave[max(sample - far, 0) : max(sample - near, 0)], wave[sample + near : sample + far]
-    return float((np.diff(after) ** 2).sum()) < 0.25 * float((np.diff(before) ** 2).sum())
+    # Its flux begins half a window before the end, and codecs smear it by as much again; what comes before an attack they smear too.
+    milliseconds = HEARING_HZ // 1000
+    spans = [(max(sample + first * milliseconds, 0), max(sample + last * milliseconds, 0)) for first, last in _AROUND]
+    before, just_before, after = (float((np.diff(wave[first:last]) ** 2).sum()) for first, last in spans)
+    return after < 0.25 * min(before, just_before)
