@@ -1,8 +1,8 @@
 """Decoding sound: only the wanted span, on the file's own clock, at the wanted rate and number of channels.
 
-Shapes: sounds are float in [-1, 1], (a, s). Sample 0 of a file is what a player gives off at its beginning: where there is a picture, with its
-first frame; otherwise with the first sound. So the priming samples of AAC, MP3 and Opus are gone, a track that begins late is led in by
-silence, and what comes before the picture is cut.
+Shapes: sounds are float in [-1, 1], (a, s). Sample 0 of a file is what a player gives off at its beginning: with the first frame of the
+picture where there is one, otherwise with the first sound. So the priming samples of AAC, MP3 and Opus are gone, a track that begins late
+is led in by silence, and what comes before the picture is cut.
 """
 
 import io
@@ -32,6 +32,7 @@ _PREROLL_S = 0.5
 # Time stamps of Matroska and AVI are rounded; a jump beyond this is a real gap, and keeps its length.
 _MAX_JITTER_S = 0.03
 _MAX_GAP_S = 3600.0
+_NUM_STAMPS = 64
 # Sound beyond both ends of a span, for the resampler's filter.
 _MARGIN_S = 0.05
 
@@ -230,23 +231,21 @@ def _collect_from(container: Any, stream: AudioStream, begin_s: float, end_s: fl
         if origin is None:
             origin = next((frame.time or 0.0 for frame in _frames(container, stream)), 0.0)
         container.seek(int((origin + begin_s - _PREROLL_S) / stream.time_base), stream=stream, backward=True, any_frame=False)
-        stretch = _collect(_frames(container, stream), origin, begin_s, end_s, sought=True)
+        stretch = _collect(_frames(container, stream), origin, begin_s, end_s)
     except (SampleError, av.FFmpegError):
         return None
     return stretch if stretch is not None and stretch.first_s <= begin_s - _PREROLL_S / 4 else None
 
 
-def _collect(
-    frames: Iterator[AudioFrame], origin: float | None, begin_s: float, end_s: float | None, *, sought: bool = False
-) -> _Stretch | None:
+def _collect(frames: Iterator[AudioFrame], origin: float | None, begin_s: float, end_s: float | None) -> _Stretch | None:
     """Put frames onto the file's clock; small jitter of time stamps is ignored, gaps become silence, and overlaps are cut."""
     to_float = AudioResampler(format="fltp")
     parts: list[np.ndarray] = []
     jitter_s: list[float] = []
-    first_s, count, hz, layout = 0.0, 0, 0, ""
+    first_s, count, hz, layout, channels = 0.0, 0, 0, "", 0
     for frame in frames:
         if not hz:
-            hz, layout = frame.sample_rate, frame.layout.name
+            hz, layout, channels = frame.sample_rate, frame.layout.name, frame.layout.nb_channels
             origin = (frame.time or 0.0) if origin is None else origin
             first_s = (frame.time if frame.time is not None else origin) - origin
         end_now = first_s + count / hz
@@ -263,12 +262,13 @@ def _collect(
             samples = samples[:, round(-gap_s * hz) :]
         parts.append(samples)
         count += sum(part.shape[1] for part in parts[-2 if gap_s > _MAX_JITTER_S else -1 :])
-    if not hz or not parts:
+    if not hz:
         return None
+    if not parts:  # the track begins after the span
+        return _Stretch(np.zeros((channels, 0), dtype=np.float32), hz, layout, first_s, first_s)
     joined = np.concatenate(parts, axis=1)
-    if sought:
-        # Of stamps that are rounded, the middle one says best when the first sample is.
-        first_s += float(np.median([some for some in jitter_s if abs(some) <= _MAX_JITTER_S]))
+    # Of stamps that are rounded, the middle one says best when the first sample is.
+    first_s += float(np.median([some for some in jitter_s[:_NUM_STAMPS] if abs(some) <= _MAX_JITTER_S]))
     skip = min(max(0, math.floor((begin_s - first_s) * hz)), joined.shape[1])
     stop = joined.shape[1] if end_s is None else max(skip, math.ceil((end_s - first_s) * hz))
     joined = joined[:, skip:stop]

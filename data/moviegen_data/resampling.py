@@ -41,7 +41,7 @@ def resample(
     frame.sample_rate, frame.pts, frame.time_base = from_hz, 0, Fraction(1, from_hz)
     graph.push(frame)
     graph.push(None)
-    out = np.concatenate(_pulled(graph), axis=1)
+    out = np.concatenate([np.zeros((channels, 0), dtype=np.float32), *_pulled(graph)], axis=1)
     return out[:, :num_out] if out.shape[1] >= num_out else np.pad(out, ((0, 0), (0, num_out - out.shape[1])))
 
 

@@ -109,7 +109,15 @@ class VideoDecoder:
                 raise SampleError("cannot be decoded", f"no frame in its {stream.codec_context.name} stream")
             return count, end - first
 
-    def decode(self, source: bytes | str | Path, out: Float[Tensor, "3 t h w"], *, fps: float | None = None, position: float = 0.0) -> Span:
+    def decode(
+        self,
+        source: bytes | str | Path,
+        out: Float[Tensor, "3 t h w"],
+        *,
+        fps: float | None = None,
+        position: float = 0.0,
+        hold_last: bool = False,
+    ) -> Span:
         """Fill `out` with a clip.
 
         Args:
@@ -117,6 +125,7 @@ class VideoDecoder:
             out: pixels (3, t, h, w); says how many frames and which size are wanted.
             fps: frames per second of the clip; the file's own average unless given.
             position: where in the file, 0 (its beginning) to 1 (as late as the clip fits).
+            hold_last: show the last frame for the rest of the clip where the file is too short.
 
         Raises:
             SampleError: the file cannot be used: unreadable, without video, broken on the way, or too short.
@@ -130,8 +139,10 @@ class VideoDecoder:
             shown = self._fill(container, stream, out, start, rate)
         if shown < out.shape[1] and start > 0.0:
             # The header promised more than there is; the beginning is the longest stretch the file has.
-            return self.decode(source, out, fps=fps, position=0.0)
-        if shown < out.shape[1]:
+            return self.decode(source, out, fps=fps, position=0.0, hold_last=hold_last)
+        if 0 < shown < out.shape[1] and hold_last:
+            out[:, shown:] = out[:, shown - 1 : shown]
+        elif shown < out.shape[1]:
             raise SampleError("too short", f"{shown} of {out.shape[1]} frames at {rate:g} fps")
         return Span(start_s=start, fps=rate)
 
