@@ -5,7 +5,16 @@ from typing import Any
 
 from moviegen_core import Component, hookimpl
 
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "AudioTagger": "tagging",
+    "Category": "categories",
+    "ClapScorer": "similarity",
+    "ExportedAudioVideoScorer": "similarity",
+    "SimilarityScorer": "similarity",
+    "audio_types": "categories",
+    "categorize": "categories",
+    "diegesis": "categories",
+}
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
 
