@@ -172,7 +172,7 @@ def pieces(source: bytes | str | Path) -> Iterator[tuple[np.ndarray, int]]:
         SampleError: the file cannot be opened or decoded, has no sound, or holds NaN or infinite values.
     """
     with _opened(source) as container:
-        to_float = AudioResampler(format="fltp")
+        to_float = AudioResampler(format="flt")
         for frame in _frames(container, _stream(container)):
             time, hz = frame.time, frame.sample_rate
             samples = _planar(to_float, frame)
@@ -202,7 +202,10 @@ class _Stretch:
         begin = round(self.begin_s * self.hz)
         lead = begin % period
         samples = np.pad(self.samples, ((0, 0), (lead, 0))) if lead else self.samples
-        audio = resample(samples, self.hz, hz, layout=self.layout, channels=channels)
+        try:
+            audio = resample(samples, self.hz, hz, layout=self.layout, channels=channels)
+        except (av.FFmpegError, ValueError) as error:
+            raise SampleError("channels cannot be mixed", f"{len(samples)} channels ({self.layout}): {error}") from error
         grid = (begin - lead) * hz // self.hz
         skip = -(-lead * hz // self.hz)
         return audio[:, skip:], grid + skip
@@ -239,7 +242,7 @@ def _collect_from(container: Any, stream: AudioStream, begin_s: float, end_s: fl
 
 def _collect(frames: Iterator[AudioFrame], origin: float | None, begin_s: float, end_s: float | None) -> _Stretch | None:
     """Put frames onto the file's clock; small jitter of time stamps is ignored, gaps become silence, and overlaps are cut."""
-    to_float = AudioResampler(format="fltp")
+    to_float = AudioResampler(format="flt")
     parts: list[np.ndarray] = []
     jitter_s: list[float] = []
     first_s, count, hz, layout, channels = 0.0, 0, 0, "", 0
@@ -278,7 +281,9 @@ def _collect(frames: Iterator[AudioFrame], origin: float | None, begin_s: float,
 def _planar(to_float: AudioResampler, frame: AudioFrame) -> np.ndarray:
     try:
         frame.pts = None  # the clock is ours; libav's would fill gaps as it sees fit
-        return np.concatenate([part.to_ndarray() for part in to_float.resample(frame)], axis=1)
+        # Packed, not planar: PyAV's planes beyond the eighth point nowhere.
+        count = frame.layout.nb_channels
+        return np.concatenate([part.to_ndarray().reshape(-1, count).T for part in to_float.resample(frame)], axis=1)
     except (av.FFmpegError, ValueError) as error:
         raise SampleError("cannot be decoded", f"its form changes on the way: {error}") from error
 

@@ -1,7 +1,7 @@
 """The latent cache: what an autoencoder makes of shards, written as shards, so that training need not encode again (A.2)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -110,7 +110,7 @@ class LatentShardWriter(BasePredictionWriter):
             self._writer.abort()
             self._writer = None
 
-    def _write(self, sample: Prediction, clip: dict[str, Any], features: dict[str, bytes]) -> None:
+    def _write(self, sample: Prediction, clip: dict[str, Any], features: Mapping[str, bytes] | None = None) -> None:
         if sample.latents is None:
             raise UsageError(
                 "LatentShardWriter was given", f"the model returned no `latents` for {sample.key!r}", "return them from predict_step"
@@ -120,7 +120,7 @@ class LatentShardWriter(BasePredictionWriter):
         # The caption of the batch may carry prefixes, which reading puts before it anew: the json's own caption goes first.
         record = {"caption": sample.caption, **sample.metadata, "encoded": clip}
         latent = sample.latents.to(_DTYPES[self.dtype])
-        self._writer.write(sample.key, {"json": record, "latent.safetensors": latent_bytes(latent, self._origin), **features})
+        self._writer.write(sample.key, {"json": record, "latent.safetensors": latent_bytes(latent, self._origin), **(features or {})})
 
 
 def _visual(batch: Any) -> list[dict[str, bytes]]:

@@ -1,5 +1,7 @@
 """Decoding sound: times, rates, channels, and files that are awkward."""
 
+import wave
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,18 @@ def test_channels_are_mixed_by_libswresample(media_maker):
     assert AudioDecoder().decode(data).audio.shape == (6, 4800)
 
 
+def test_many_channels(tmp_path):
+    samples = np.tile(np.arange(16, dtype=np.int16) * 1000, (800, 1))
+    with wave.open(str(tmp_path / "many.wav"), "wb") as file:
+        file.setnchannels(16), file.setsampwidth(2), file.setframerate(8000)
+        file.writeframes(samples.tobytes())
+    sound = read_audio(tmp_path / "many.wav", audio_hz=16000)
+    assert sound.audio.shape == (16, 1600)
+    assert sound.audio[:, 800].numpy() == pytest.approx(samples[0] / 32768, abs=1e-3)
+    with pytest.raises(UsageError, match="channels cannot be mixed: 16 channels"):
+        read_audio(tmp_path / "many.wav", channels=2)
+
+
 def test_bad_files(media_maker, tmp_path):
     broken = np.zeros((1, 48000), dtype=np.float32)
     broken[0, 30000] = np.nan
@@ -138,6 +152,23 @@ def test_bad_files(media_maker, tmp_path):
         AudioDecoder(channels=6)
     with pytest.raises(UsageError, match="audio_hz=0"):
         AudioDecoder(audio_hz=0)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_damaged_files_are_bad_samples_or_finite_sounds(media_maker, name):
+    clean = media_maker.encode_sound(0.2 * np.random.default_rng(0).standard_normal((1, 2 * 48000)), 48000, **FORMS[name])
+    decoder = AudioDecoder(audio_hz=16000, channels=1)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        data = bytearray(clean[: len(clean) * (seed % 4 + 1) // 4])
+        for place in rng.integers(0, len(data), size=1 + len(data) // (2000 if seed < 6 else 50)):
+            data[place] = rng.integers(256)
+        for start_s in (0.0, 1.2):
+            try:
+                sound = decoder.decode(bytes(data), start_s=start_s, duration_s=0.5)
+            except SampleError:
+                continue
+            assert sound.audio.shape == (1, 8000) and sound.audio.isfinite().all() and 0.0 <= sound.valid_s <= 0.5
 
 
 def test_a_file_cut_in_its_middle_gives_what_it_has(media_maker):

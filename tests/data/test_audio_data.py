@@ -350,3 +350,47 @@ def test_nothing_but_bad_sounds_ends_the_run(tmp_path, media_maker):
             writer.write(f"k{number}", {"json": {"duration_s": 2.0}, "wav": b"not a sound"})
     with pytest.raises(SourceError, match="3 x cannot be opened"):
         list(data(tmp_path).train_dataloader())
+
+
+@pytest.mark.parametrize("form", [{"container": "mp4", "codec": "aac"}, {"container": "matroska", "codec": "libopus"}])
+@pytest.mark.parametrize(("late_s", "length_s"), [(0.5, 3.0), (0.0, 2.0), (0.0, 6.0)])
+def test_a_click_comes_at_its_time_beside_the_frames(tmp_path, media_maker, form, late_s, length_s):
+    """Late tracks, and tracks shorter or longer than the picture of 4 s: the click at 1.3 s of the track stays where it is in the film."""
+    frames = media_maker.grey_steps(40, step=5)
+    click = media_maker.click(48000, length_s, 1.3)
+    film = media_maker.encode_sound(click, 48000, frames=frames, late_s=late_s, **form)
+    kind = "mp4" if form["container"] == "mp4" else "mkv"
+    with ShardWriter(tmp_path) as writer:
+        for number in range(4):
+            writer.write(f"k{number}", {"json": {"caption": ""}, kind: film})
+    module = data(tmp_path, audio_hz=16000, durations=[2.5], video=True, batch_size=4)
+    (batch,) = module.train_dataloader()
+    assert len({meta["start_s"] for meta in batch.metadata}) == 4
+    for row, meta in enumerate(batch.metadata):
+        at = 1.3 + late_s - meta["start_s"]
+        energy = batch.audio[row, 0].double().square()
+        energy[energy < 0.05 * energy.max()] = 0
+        if 0.01 < at < 2.49:
+            assert float((energy * torch.arange(40000)).sum() / energy.sum()) / 16000 == pytest.approx(at, abs=1e-3)
+        grey = (batch.video[row, :, 0].mean() + 1) * 127.5
+        assert abs(round(float(grey - 20) / 5) - meta["start_s"] * 10) <= 1.0
+        assert meta["valid_s"] == pytest.approx(min(2.5, late_s + length_s - meta["start_s"]), abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["audio_pretrain", "audio_finetune"])
+def test_presets_are_data_modules_of_the_paper(name, tmp_path, capsys):
+    import yaml
+
+    from moviegen_core.cli import main
+    from moviegen_core.presets import core_preset_directory
+
+    path = core_preset_directory().parent / "data" / f"{name}.yaml"
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "t2v/debug", "--config", str(path), "--print_config"])
+    out, err = capsys.readouterr()
+    assert not stop.value.code, err
+    told = yaml.safe_load(out)["data"]
+    assert told["class_path"].endswith("AudioData")
+    assert (told["init_args"]["durations"], told["init_args"]["duration_weights"]) == ([10, 30], [5, 1])
+    if name == "audio_finetune":
+        assert [source["weight"] for source in told["init_args"]["urls"]] == [10, 1]
