@@ -311,7 +311,10 @@ def _frames(container: Any, stream: AudioStream) -> Iterator[AudioFrame]:
 def _stream(container: Any) -> AudioStream:
     if not container.streams.audio:
         raise SampleError("no sound", f"{len(container.streams)} other streams")
-    return container.streams.audio[0]
+    stream = container.streams.audio[0]
+    if stream.codec_context is None or not stream.codec_context.rate:
+        raise SampleError("cannot be decoded", "its codec is unknown, or its rate")
+    return stream
 
 
 def _picture_start(container: Any) -> float | None:

@@ -117,6 +117,13 @@ def test_channels_are_mixed_by_libswresample(media_maker):
     assert AudioDecoder().decode(data).audio.shape == (6, 4800)
 
 
+def test_an_unknown_codec(media_maker):
+    data = bytearray(media_maker.encode_sound(np.zeros((1, 8000)), 8000))
+    data[20:22] = b"\xee\xee"  # the number of the format
+    with pytest.raises(SampleError, match="cannot be decoded: its codec is unknown"):
+        AudioDecoder().decode(bytes(data))
+
+
 def test_many_channels(tmp_path):
     samples = np.tile(np.arange(16, dtype=np.int16) * 1000, (800, 1))
     with wave.open(str(tmp_path / "many.wav"), "wb") as file:
