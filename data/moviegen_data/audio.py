@@ -27,6 +27,7 @@ from moviegen_data.resampling import resample
 
 EXTENSIONS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
 _ATTACHED_PICTURE = 0x0400
+_MIN_HZ, _MAX_HZ, _MAX_CHANNELS = 1000, 768_000, 64
 # Decoders that were sent to the middle of a file need some packets before their output is right (MP3's reservoir, Opus's 80 ms).
 _PREROLL_S = 0.5
 # Time stamps of Matroska and AVI are rounded; a jump beyond this is a real gap, and keeps its length.
@@ -86,8 +87,8 @@ class AudioDecoder:
     """
 
     def __init__(self, *, audio_hz: int | None = None, channels: int | None = None) -> None:
-        if audio_hz is not None and not 1000 <= audio_hz <= 768_000:
-            raise UsageError(f"audio_hz={audio_hz} was given", "sounds have 1000 to 768000 samples per second", "give e.g. 48000")
+        if audio_hz is not None and not _MIN_HZ <= audio_hz <= _MAX_HZ:
+            raise UsageError(f"audio_hz={audio_hz} was given", f"sounds have {_MIN_HZ} to {_MAX_HZ} samples per second", "give e.g. 48000")
         if channels not in (None, 1, 2):
             raise UsageError(f"{channels} channels were asked for", "1 is mono and 2 stereo", "give one of them")
         self.audio_hz, self.channels = audio_hz, channels
@@ -281,6 +282,7 @@ def _collect(frames: Iterator[AudioFrame], origin: float | None, begin_s: float,
 def _planar(to_float: AudioResampler, frame: AudioFrame) -> np.ndarray:
     try:
         frame.pts = None  # the clock is ours; libav's would fill gaps as it sees fit
+        _check_form(frame.sample_rate, frame.layout.nb_channels)
         # Packed, not planar: PyAV's planes beyond the eighth point nowhere.
         count = frame.layout.nb_channels
         return np.concatenate([part.to_ndarray().reshape(-1, count).T for part in to_float.resample(frame)], axis=1)
@@ -314,7 +316,14 @@ def _stream(container: Any) -> AudioStream:
     stream = container.streams.audio[0]
     if stream.codec_context is None or not stream.codec_context.rate:
         raise SampleError("cannot be decoded", "its codec is unknown, or its rate")
+    _check_form(stream.rate, stream.channels)
     return stream
+
+
+def _check_form(hz: int, channels: int) -> None:
+    """Refuse what only a damaged header says, before memory is taken for it."""
+    if not _MIN_HZ <= hz <= _MAX_HZ or not 1 <= channels <= _MAX_CHANNELS:
+        raise SampleError("cannot be decoded", f"{channels} channels at {hz} Hz")
 
 
 def _picture_start(container: Any) -> float | None:

@@ -83,6 +83,9 @@ class AudioSampleDecoder(SampleDecoder):
         record = sample.metadata
         self._refuse_silence(number_or_zero(record.get("silence")))
         name, extension, _ = find_sound(sample)
+        if isinstance(record.get("audio_problem"), str) and extension in VIDEOS:
+            cause, _, detail = record["audio_problem"].partition(": ")
+            raise SampleError(cause, detail)
         if extension is None or (record.get("has_audio") is False and extension in VIDEOS):
             if self.missing_audio == "skip":
                 raise SampleError("no sound", f"it has {', '.join(sample) or 'nothing'}")

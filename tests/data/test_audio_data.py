@@ -318,6 +318,22 @@ def test_packing_sounds_and_films(tmp_path, media_maker, capsys):
     assert sum(len(batch) for batch in module.predict_dataloader()) == 3 and module.skipped.counts == {"no sound": 1}
 
 
+def test_a_film_with_a_broken_track_keeps_its_picture(tmp_path, media_maker):
+    wave = np.full((1, HZ), 0.1, dtype=np.float32)
+    wave[0, 5000] = np.inf
+    folder = tmp_path / "media"
+    folder.mkdir()
+    film = media_maker.encode_sound(wave, HZ, container="matroska", codec="pcm_f32le", frames=media_maker.grey_steps(10))
+    (folder / "film.mkv").write_bytes(film)
+    pack(str(folder), str(tmp_path / "out"))
+    told = ShardReader(str(tmp_path / "out"))[0].metadata
+    assert told["has_audio"] and told["audio_problem"].startswith("the sound holds NaN or infinite values") and "silence" not in told
+    (batch,) = ShardData(urls=str(tmp_path / "out"), num_frames=4, height=16, width=16, fps=10.0, batch_size=1).train_dataloader()
+    assert batch.video.isfinite().all()
+    with pytest.raises(UsageError, match="the sound holds NaN or infinite values"):
+        data(tmp_path / "out").train_dataloader()
+
+
 @pytest.mark.media
 def test_real_media(media, tmp_path):
     for name in ("audio", "hostile"):
