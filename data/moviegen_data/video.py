@@ -151,6 +151,8 @@ class VideoDecoder:
         if not streams:
             raise SampleError("no video stream", f"{len(container.streams)} other streams")
         stream = streams[0]
+        if stream.codec_context is None:
+            raise SampleError("cannot be decoded", "its codec is unknown")
         if max(stream.width, stream.height) > MAX_SIDE_PX:
             raise SampleError("too large", f"{stream.width}x{stream.height} px, at most {MAX_SIDE_PX} a side")
         if self.num_threads == 1:
@@ -164,7 +166,10 @@ class VideoDecoder:
         tolerance = 0.1 / max(rate, _rate(stream))
         targets = origin + start + tolerance + np.arange(out.shape[1]) / rate
         if start > 0.0:
-            container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
+            try:
+                container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
+            except av.FFmpegError as error:
+                raise SampleError("cannot be decoded", f"{_reason(error)} on the way to {start:.2f} s") from error
         shown, held, end, aspect = 0, None, 0.0, _pixel_aspect(stream)
         for frame in _frames(container, stream):
             time = frame.time if frame.time is not None else end
