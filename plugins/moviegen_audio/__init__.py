@@ -5,14 +5,22 @@ from typing import Any
 
 from moviegen_core import Component, hookimpl
 
-_PUBLIC: dict[str, str] = {
+_PUBLIC = {
+    "AudioTagger": "tagging",
+    "Category": "categories",
+    "ClapScorer": "similarity",
     "Continuity": "beam",
     "DecodedScorer": "beam",
+    "ExportedAudioVideoScorer": "similarity",
     "MultiDiffusion": "multidiffusion",
     "SegmentAutoregressive": "autoregressive",
     "SegmentBeamSearch": "beam",
     "SegmentConditionings": "segments",
     "SegmentScorer": "beam",
+    "SimilarityScorer": "similarity",
+    "audio_types": "categories",
+    "categorize": "categories",
+    "diegesis": "categories",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
