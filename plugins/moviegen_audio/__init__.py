@@ -5,14 +5,30 @@ from typing import Any
 
 from moviegen_core import Component, hookimpl
 
-_PUBLIC: dict[str, str] = {}
+_PUBLIC = {
+    "ChunkedMap": "streaming",
+    "CodecNetwork": "codec",
+    "DacVae": "dac_vae",
+    "MelDistance": "spectral",
+    "Posterior": "bottleneck",
+    "Snake1d": "snake",
+    "SoundDiscriminator": "discriminator",
+    "SoundLossWeights": "loss",
+    "SoundMetrics": "metrics",
+    "StftDistance": "spectral",
+    "SyntheticSounds": "synthetic",
+    "bits_per_second": "bottleneck",
+    "code_with_opus": "opus",
+    "load_dac": "dac_import",
+}
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
 
 @hookimpl
 def moviegen_components() -> Iterable[Component]:
     """The parts, by name."""
-    yield from ()
+    yield Component("autoencoder", "moviegen_audio.DacVae", "DAC-VAE: 48 kHz sound to 25 latent frames per second and back")
+    yield Component("data", "moviegen_audio.SyntheticSounds", "chords, clicks, noise bursts and sweeps, drawn while training")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,328 @@
+"""The plain network of the DAC-VAE: Descript Audio Codec's encoder and decoder around a Gaussian bottleneck (6.1.3).
+
+Layout: inside, a sound travels as (b, c, 1, t) in channels-last memory, that is b, t, c. In bf16 on a CPU, convolutions of that are up to
+three times as fast as Conv1d, and nothing is copied to change its layout.
+
+Shape legend: b sounds, a channels of a sound, s samples, c latent channels, t latent frames.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moviegen_audio.snake import Snake1d
+from moviegen_audio.streaming import Geometry
+from moviegen_core.errors import UsageError
+
+DILATIONS = (1, 3, 9)
+# Residual branches start small, so that a deep network starts close to its resampling convolutions alone.
+_BRANCH_SCALE = 0.1
+
+
+class Conv1d(nn.Module):
+    """Convolution over time, padded with zeros; with weight norm a kernel is a direction times a gain per output channel.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: taps.
+        stride: keep every `stride`-th position.
+        dilation: positions between taps.
+        padding: zeros at both ends.
+        weight_norm: keep the kernel's length per output channel as a parameter of its own, as DAC does.
+        scale: factor of the kernel's first values.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: int = 0,
+        weight_norm: bool = True,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.geometry = Geometry(kernel_size=kernel_size, stride=stride, dilation=dilation, padding=padding)
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
+        self.gain = nn.Parameter(torch.empty(out_channels, 1, 1)) if weight_norm else None
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the kernel with a variance of one over the inputs that an output sees."""
+        _draw(self, self.scale * (self.weight.shape[1] * self.weight.shape[2]) ** -0.5)
+
+    def forward(self, x: Float[Tensor, "b i 1 t"]) -> Float[Tensor, "b o 1 u"]:
+        layer = self.geometry
+        stride, padding, dilation = (1, layer.stride), (0, layer.padding), (1, layer.dilation)
+        return F.conv2d(x, kernel(self).unsqueeze(2), self.bias, stride, padding, dilation)
+
+
+class ConvTranspose1d(nn.Module):
+    """Transposed convolution over time from n positions to exactly n times the stride, with a kernel of twice the stride.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: output positions per input position.
+        weight_norm: keep the kernel's length per input channel as a parameter of its own, as DAC does.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, weight_norm: bool = True) -> None:
+        super().__init__()
+        self.geometry = Geometry(kernel_size=2 * stride, stride=stride, padding=math.ceil(stride / 2), transposed=True)
+        self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 2 * stride))
+        self.gain = nn.Parameter(torch.empty(in_channels, 1, 1)) if weight_norm else None
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the kernel with a variance of one over the inputs that an output sees."""
+        _draw(self, (2 * self.weight.shape[0]) ** -0.5)
+
+    def forward(self, x: Float[Tensor, "b i 1 t"]) -> Float[Tensor, "b o 1 u"]:
+        stride, padding = self.geometry.stride, self.geometry.padding
+        # An odd stride would drop a sample too many.
+        return F.conv_transpose2d(x, kernel(self).unsqueeze(2), self.bias, (1, stride), (0, padding), (0, stride % 2))
+
+
+class ResidualUnit(nn.Module):
+    """Snake, dilated convolution, Snake, pointwise convolution, added to the input.
+
+    Args:
+        channels: channels in and out.
+        dilation: positions between taps.
+        weight_norm: as in `Conv1d`.
+    """
+
+    def __init__(self, channels: int, *, dilation: int, weight_norm: bool = True) -> None:
+        super().__init__()
+        self.snake1 = Snake1d(channels)
+        self.conv1 = Conv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation, weight_norm=weight_norm)
+        self.snake2 = Snake1d(channels)
+        self.conv2 = Conv1d(channels, channels, 1, weight_norm=weight_norm, scale=_BRANCH_SCALE)
+
+    def forward(self, x: Float[Tensor, "b c 1 t"]) -> Float[Tensor, "b c 1 t"]:
+        return x + self.conv2(self.snake2(self.conv1(self.snake1(x))))
+
+
+class EncoderBlock(nn.Module):
+    """Three residual units and a strided convolution to twice the channels.
+
+    Args:
+        channels: channels of the input.
+        stride: positions of the input per position of the output.
+        weight_norm: as in `Conv1d`.
+    """
+
+    def __init__(self, channels: int, *, stride: int, weight_norm: bool = True) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(ResidualUnit(channels, dilation=dilation, weight_norm=weight_norm) for dilation in DILATIONS)
+        self.snake = Snake1d(channels)
+        self.down = Conv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=math.ceil(stride / 2), weight_norm=weight_norm)
+
+    def forward(self, x: Float[Tensor, "b c 1 t"]) -> Float[Tensor, "b d 1 u"]:
+        for unit in self.units:
+            x = unit(x)
+        return self.down(self.snake(x))
+
+
+class DecoderBlock(nn.Module):
+    """A transposed convolution to half the channels and three residual units.
+
+    Args:
+        channels: channels of the input.
+        stride: positions of the output per position of the input.
+        weight_norm: as in `Conv1d`.
+    """
+
+    def __init__(self, channels: int, *, stride: int, weight_norm: bool = True) -> None:
+        super().__init__()
+        self.snake = Snake1d(channels)
+        self.up = ConvTranspose1d(channels, channels // 2, stride=stride, weight_norm=weight_norm)
+        self.units = nn.ModuleList(ResidualUnit(channels // 2, dilation=dilation, weight_norm=weight_norm) for dilation in DILATIONS)
+
+    def forward(self, x: Float[Tensor, "b c 1 t"]) -> Float[Tensor, "b d 1 u"]:
+        x = self.up(self.snake(x))
+        for unit in self.units:
+            x = unit(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Sound to features, one per latent frame.
+
+    Args:
+        audio_channels: channels of a sound.
+        width: channels of the first level; each further level has twice as many.
+        strides: downsampling of each level.
+        patch_size: samples that are folded into channels first.
+        weight_norm: as in `Conv1d`.
+    """
+
+    def __init__(self, *, audio_channels: int, width: int, strides: Sequence[int], patch_size: int, weight_norm: bool = True) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.out_channels = width * 2 ** len(strides)
+        self.conv_in = Conv1d(audio_channels * patch_size, width, 7, padding=3, weight_norm=weight_norm)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width * 2**level, stride=stride, weight_norm=weight_norm) for level, stride in enumerate(strides)
+        )
+        self.snake_out = Snake1d(self.out_channels)
+        self.conv_out = Conv1d(self.out_channels, self.out_channels, 3, padding=1, weight_norm=weight_norm)
+
+    def forward(self, audio: Float[Tensor, "b a s"]) -> Float[Tensor, "b d 1 t"]:
+        x = self.conv_in(fold_samples(audio, self.patch_size))
+        for block in self.blocks:
+            x = block(x)
+        return self.conv_out(self.snake_out(x))
+
+
+class Decoder(nn.Module):
+    """Features, one per latent frame, to sound.
+
+    Args:
+        audio_channels: channels of a sound.
+        in_channels: channels of the features.
+        width: channels of the first level; each further level has half as many.
+        strides: upsampling of each level.
+        patch_size: samples that are unfolded from channels last.
+        weight_norm: as in `Conv1d`.
+    """
+
+    def __init__(
+        self, *, audio_channels: int, in_channels: int, width: int, strides: Sequence[int], patch_size: int, weight_norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.conv_in = Conv1d(in_channels, width, 7, padding=3, weight_norm=weight_norm)
+        self.blocks = nn.ModuleList(
+            DecoderBlock(width // 2**level, stride=stride, weight_norm=weight_norm) for level, stride in enumerate(strides)
+        )
+        narrow = width // 2 ** len(strides)
+        self.snake_out = Snake1d(narrow)
+        self.conv_out = Conv1d(narrow, audio_channels * patch_size, 7, padding=3, weight_norm=weight_norm)
+
+    def forward(self, x: Float[Tensor, "b d 1 t"]) -> Float[Tensor, "b a s"]:
+        x = self.conv_in(x)
+        for block in self.blocks:
+            x = block(x)
+        x = self.snake_out(x)
+        # The eight bits of a bf16 sample would be heard as noise.
+        with torch.autocast(x.device.type, enabled=False):
+            return unfold_samples(torch.tanh(self.conv_out(x.to(self.conv_out.weight.dtype))), self.patch_size)
+
+
+class CodecNetwork(nn.Module):
+    """Encoder, bottleneck and decoder.
+
+    Args:
+        audio_channels: channels of a sound, 1 or 2.
+        encoder_width: channels of the encoder's first level (64 in DAC).
+        decoder_width: channels of the decoder's first level (1536 in DAC).
+        strides: downsampling of the encoder's levels, 2 or more each; the decoder has them in reverse.
+        latent_channels: channels of the latent (128 in 6.1.3).
+        patch_size: samples of a channel that are folded into channels before the first level (1 in DAC).
+        weight_norm: keep lengths and directions of kernels apart, as DAC does.
+
+    Raises:
+        UsageError: sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        audio_channels: int = 1,
+        encoder_width: int = 64,
+        decoder_width: int = 1536,
+        strides: Sequence[int] = (2, 4, 5, 6, 8),
+        latent_channels: int = 128,
+        patch_size: int = 1,
+        weight_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if not strides or min(strides) < 2 or patch_size < 1:
+            raise UsageError(
+                f"strides={list(strides)} and patch_size={patch_size} were given",
+                "every level has a stride of 2 or more, and a patch is at least one sample",
+                "leave levels without a stride out",
+            )
+        if decoder_width % 2 ** len(strides):
+            parts = 2 ** len(strides)
+            raise UsageError(
+                f"decoder_width={decoder_width} was given with {len(strides)} strides",
+                "each level halves it, down to a whole number",
+                f"give a multiple of {parts}, such as {max(1, round(decoder_width / parts)) * parts}",
+            )
+        common = {"audio_channels": audio_channels, "patch_size": patch_size, "weight_norm": weight_norm}
+        self.encoder = Encoder(width=encoder_width, strides=strides, **common)
+        features = self.encoder.out_channels
+        self.to_moments = Conv1d(features, 2 * latent_channels, 1, weight_norm=weight_norm)
+        self.from_latent = Conv1d(latent_channels, features, 1, weight_norm=weight_norm)
+        self.decoder = Decoder(in_channels=features, width=decoder_width, strides=tuple(reversed(strides)), **common)
+
+    def encode(self, audio: Float[Tensor, "b a s"]) -> Float[Tensor, "b two_c t"]:
+        """Means and log-variances of the posterior of a sound of whole latent frames."""
+        return self.to_moments(self.encoder(audio)).squeeze(2)
+
+    def decode(self, latent: Float[Tensor, "b c t"]) -> Float[Tensor, "b a s"]:
+        """Samples, as many as belong to whole latent frames."""
+        return self.decoder(self.from_latent(_as_map(latent)))
+
+    def encoder_layers(self) -> list[Geometry]:
+        """The layers that widen what a latent frame depends on, in order."""
+        return [_fold_geometry(self.encoder.patch_size, transposed=False), *_geometries(self.encoder)]
+
+    def decoder_layers(self) -> list[Geometry]:
+        """The layers that widen what a sample depends on, in order."""
+        return [*_geometries(self.decoder), _fold_geometry(self.decoder.patch_size, transposed=True)]
+
+
+def kernel(layer: Conv1d | ConvTranspose1d) -> Tensor:
+    """The kernel that a layer applies."""
+    if layer.gain is None:
+        return layer.weight
+    return layer.weight * (layer.gain / layer.weight.norm(dim=(1, 2), keepdim=True))
+
+
+def fold_samples(audio: Float[Tensor, "b a s"], patch_size: int) -> Float[Tensor, "b ap 1 t"]:
+    """Fold successive samples into channels, in channels-last memory."""
+    b, a, s = audio.shape
+    folded = audio.view(b, a, s // patch_size, patch_size).permute(0, 2, 1, 3).reshape(b, 1, s // patch_size, a * patch_size).contiguous()
+    return folded.permute(0, 3, 1, 2)
+
+
+def unfold_samples(x: Float[Tensor, "b ap 1 t"], patch_size: int) -> Float[Tensor, "b a s"]:
+    """Undo `fold_samples`."""
+    b, channels, _, t = x.shape
+    return x.view(b, channels // patch_size, patch_size, t).transpose(2, 3).reshape(b, -1, t * patch_size)
+
+
+def _as_map(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).contiguous().unsqueeze(1).permute(0, 3, 1, 2)
+
+
+def _fold_geometry(patch_size: int, *, transposed: bool) -> Geometry:
+    return Geometry(kernel_size=patch_size, stride=patch_size, transposed=transposed)
+
+
+def _geometries(module: nn.Module) -> list[Geometry]:
+    # Modules are registered in the order in which they are applied.
+    return [part.geometry for part in module.modules() if isinstance(part, (Conv1d, ConvTranspose1d))]
+
+
+@torch.no_grad()
+def _draw(layer: Conv1d | ConvTranspose1d, deviation: float) -> None:
+    nn.init.normal_(layer.weight, std=deviation)
+    nn.init.zeros_(layer.bias)
+    if layer.gain is not None:
+        layer.gain.copy_(layer.weight.norm(dim=(1, 2), keepdim=True))
