@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Where log-variances start: a fresh network passes on what it sees and not noise alone.
-_START_LOGVAR = -4.0
+# Where log-variances start: the quiet bands of a sound are latents of a few hundredths, which noise of unit size would drown.
+_START_LOGVAR = -8.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Posterior:
 
     @classmethod
     def from_moments(cls, moments: Float[Tensor, "b two_c t"]) -> "Posterior":
-        """Split a network's output; of log-variances it gives the difference to -4, and they are kept within [-20, 10] against overflow."""
+        """Split a network's output; of log-variances it gives the difference to -8, and they are kept within [-20, 10] against overflow."""
         mean, logvar = moments.to(torch.promote_types(moments.dtype, torch.float32)).chunk(2, dim=1)
         return cls(mean, (logvar + _START_LOGVAR).clamp(-20.0, 10.0))
 

@@ -7,13 +7,15 @@ Shape legend: b sounds, a channels of a sound, s samples, c latent channels, t l
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moviegen_audio.filter_bank import Bands, identity_kernel, patch_kernel, split_kernel
 from moviegen_audio.snake import Snake1d
 from moviegen_audio.streaming import Geometry
 from moviegen_core.errors import UsageError
@@ -21,6 +23,12 @@ from moviegen_core.errors import UsageError
 DILATIONS = (1, 3, 9)
 # Residual branches start small, so that a deep network starts close to its resampling convolutions alone.
 _BRANCH_SCALE = 0.1
+# Of kernels that start as a filter bank, beside which chance is to break symmetries only.
+_NOISE_SCALE = 0.05
+# Where the sound itself passes, Snake starts nearly straight: at α = 1 nothing is left of a waveform after ten of them.
+_STRAIGHT_ALPHA = 0.05
+
+Start = Callable[[tuple[int, int, int]], Tensor]
 
 
 class Conv1d(nn.Module):
@@ -34,7 +42,8 @@ class Conv1d(nn.Module):
         dilation: positions between taps.
         padding: zeros at both ends.
         weight_norm: keep the kernel's length per output channel as a parameter of its own, as DAC does.
-        scale: factor of the kernel's first values.
+        scale: factor of the kernel's random start.
+        start: makes what is added to the random start from the kernel's shape; nothing unless given.
     """
 
     def __init__(
@@ -48,18 +57,19 @@ class Conv1d(nn.Module):
         padding: int = 0,
         weight_norm: bool = True,
         scale: float = 1.0,
+        start: Start | None = None,
     ) -> None:
         super().__init__()
         self.geometry = Geometry(kernel_size=kernel_size, stride=stride, dilation=dilation, padding=padding)
-        self.scale = scale
+        self.scale, self.start = scale, start
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
         self.gain = nn.Parameter(torch.empty(out_channels, 1, 1)) if weight_norm else None
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the kernel with a variance of one over the inputs that an output sees."""
-        _draw(self, self.scale * (self.weight.shape[1] * self.weight.shape[2]) ** -0.5)
+        """Draw the kernel with a variance of one over the inputs that an output sees, and add its start."""
+        _draw(self, self.scale * (self.weight.shape[1] * self.weight.shape[2]) ** -0.5, self.start)
 
     def forward(self, x: Float[Tensor, "b i 1 t"]) -> Float[Tensor, "b o 1 u"]:
         layer = self.geometry
@@ -75,10 +85,22 @@ class ConvTranspose1d(nn.Module):
         out_channels: channels of the output.
         stride: output positions per input position.
         weight_norm: keep the kernel's length per input channel as a parameter of its own, as DAC does.
+        scale: factor of the kernel's random start.
+        start: makes what is added to the random start from the kernel's shape; nothing unless given.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int, weight_norm: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        weight_norm: bool = True,
+        scale: float = 1.0,
+        start: Start | None = None,
+    ) -> None:
         super().__init__()
+        self.scale, self.start = scale, start
         self.geometry = Geometry(kernel_size=2 * stride, stride=stride, padding=math.ceil(stride / 2), transposed=True)
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 2 * stride))
         self.gain = nn.Parameter(torch.empty(in_channels, 1, 1)) if weight_norm else None
@@ -86,8 +108,8 @@ class ConvTranspose1d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the kernel with a variance of one over the inputs that an output sees."""
-        _draw(self, (2 * self.weight.shape[0]) ** -0.5)
+        """Draw the kernel with a variance of one over the inputs that an output sees, and add its start."""
+        _draw(self, self.scale * (2 * self.weight.shape[0]) ** -0.5, self.start)
 
     def forward(self, x: Float[Tensor, "b i 1 t"]) -> Float[Tensor, "b o 1 u"]:
         stride, padding = self.geometry.stride, self.geometry.padding
@@ -122,13 +144,24 @@ class EncoderBlock(nn.Module):
         channels: channels of the input.
         stride: positions of the input per position of the output.
         weight_norm: as in `Conv1d`.
+        bands: what the channels carry at the start; a random start unless given.
     """
 
-    def __init__(self, channels: int, *, stride: int, weight_norm: bool = True) -> None:
+    def __init__(self, channels: int, *, stride: int, weight_norm: bool = True, bands: Bands | None = None) -> None:
         super().__init__()
         self.units = nn.ModuleList(ResidualUnit(channels, dilation=dilation, weight_norm=weight_norm) for dilation in DILATIONS)
-        self.snake = Snake1d(channels)
-        self.down = Conv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=math.ceil(stride / 2), weight_norm=weight_norm)
+        self.snake = Snake1d(channels, start=_alpha(bands is not None))
+        padding = math.ceil(stride / 2)
+        self.down = Conv1d(
+            channels,
+            2 * channels,
+            2 * stride,
+            stride=stride,
+            padding=padding,
+            weight_norm=weight_norm,
+            scale=_noise(bands),
+            start=_split(bands, stride),
+        )
 
     def forward(self, x: Float[Tensor, "b c 1 t"]) -> Float[Tensor, "b d 1 u"]:
         for unit in self.units:
@@ -143,12 +176,15 @@ class DecoderBlock(nn.Module):
         channels: channels of the input.
         stride: positions of the output per position of the input.
         weight_norm: as in `Conv1d`.
+        bands: what the output's channels carry at the start; a random start unless given.
     """
 
-    def __init__(self, channels: int, *, stride: int, weight_norm: bool = True) -> None:
+    def __init__(self, channels: int, *, stride: int, weight_norm: bool = True, bands: Bands | None = None) -> None:
         super().__init__()
-        self.snake = Snake1d(channels)
-        self.up = ConvTranspose1d(channels, channels // 2, stride=stride, weight_norm=weight_norm)
+        self.snake = Snake1d(channels, start=_alpha(bands is not None))
+        self.up = ConvTranspose1d(
+            channels, channels // 2, stride=stride, weight_norm=weight_norm, scale=_noise(bands), start=_split(bands, stride)
+        )
         self.units = nn.ModuleList(ResidualUnit(channels // 2, dilation=dilation, weight_norm=weight_norm) for dilation in DILATIONS)
 
     def forward(self, x: Float[Tensor, "b c 1 t"]) -> Float[Tensor, "b d 1 u"]:
@@ -167,18 +203,27 @@ class Encoder(nn.Module):
         strides: downsampling of each level.
         patch_size: samples that are folded into channels first.
         weight_norm: as in `Conv1d`.
+        filter_bank: start as a filter bank instead of at random.
     """
 
-    def __init__(self, *, audio_channels: int, width: int, strides: Sequence[int], patch_size: int, weight_norm: bool = True) -> None:
+    def __init__(
+        self, *, audio_channels: int, width: int, strides: Sequence[int], patch_size: int, weight_norm: bool, filter_bank: bool
+    ) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.out_channels = width * 2 ** len(strides)
-        self.conv_in = Conv1d(audio_channels * patch_size, width, 7, padding=3, weight_norm=weight_norm)
-        self.blocks = nn.ModuleList(
-            EncoderBlock(width * 2**level, stride=stride, weight_norm=weight_norm) for level, stride in enumerate(strides)
-        )
-        self.snake_out = Snake1d(self.out_channels)
-        self.conv_out = Conv1d(self.out_channels, self.out_channels, 3, padding=1, weight_norm=weight_norm)
+        folded = audio_channels * patch_size
+        starts = _starts(filter_bank, lambda shape: patch_kernel(audio_channels, patch_size, shape=shape))
+        self.conv_in = Conv1d(folded, width, 7, padding=3, weight_norm=weight_norm, **starts)
+        bands = Bands(min(folded, width), audio_channels) if filter_bank else None
+        self.blocks = nn.ModuleList()
+        for level, stride in enumerate(strides):
+            channels = width * 2**level
+            self.blocks.append(EncoderBlock(channels, stride=stride, weight_norm=weight_norm, bands=bands))
+            bands = bands and bands.split(stride, 2 * channels)
+        self.snake_out = Snake1d(self.out_channels, start=_alpha(filter_bank))
+        starts = _starts(filter_bank, identity_kernel)
+        self.conv_out = Conv1d(self.out_channels, self.out_channels, 3, padding=1, weight_norm=weight_norm, **starts)
 
     def forward(self, audio: Float[Tensor, "b a s"]) -> Float[Tensor, "b d 1 t"]:
         x = self.conv_in(fold_samples(audio, self.patch_size))
@@ -197,20 +242,36 @@ class Decoder(nn.Module):
         strides: upsampling of each level.
         patch_size: samples that are unfolded from channels last.
         weight_norm: as in `Conv1d`.
+        filter_bank: start as the transpose of an encoder that starts as a filter bank.
     """
 
     def __init__(
-        self, *, audio_channels: int, in_channels: int, width: int, strides: Sequence[int], patch_size: int, weight_norm: bool = True
+        self,
+        *,
+        audio_channels: int,
+        in_channels: int,
+        width: int,
+        strides: Sequence[int],
+        patch_size: int,
+        weight_norm: bool,
+        filter_bank: bool,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.conv_in = Conv1d(in_channels, width, 7, padding=3, weight_norm=weight_norm)
-        self.blocks = nn.ModuleList(
-            DecoderBlock(width // 2**level, stride=stride, weight_norm=weight_norm) for level, stride in enumerate(strides)
+        self.conv_in = Conv1d(in_channels, width, 7, padding=3, weight_norm=weight_norm, **_starts(filter_bank, identity_kernel))
+        narrow, folded = width // 2 ** len(strides), audio_channels * patch_size
+        bands = Bands(min(folded, narrow), audio_channels) if filter_bank else None
+        blocks: list[nn.Module] = []
+        for level, stride in enumerate(reversed(strides)):  # from the sound's end, as the bands are split
+            channels = narrow * 2 ** (level + 1)
+            blocks.append(DecoderBlock(channels, stride=stride, weight_norm=weight_norm, bands=bands))
+            bands = bands and bands.split(stride, channels)
+        self.blocks = nn.ModuleList(reversed(blocks))
+        self.snake_out = Snake1d(narrow, start=_alpha(filter_bank))
+        starts = _starts(
+            filter_bank, lambda shape: patch_kernel(audio_channels, patch_size, shape=(shape[1], shape[0], shape[2])).transpose(0, 1)
         )
-        narrow = width // 2 ** len(strides)
-        self.snake_out = Snake1d(narrow)
-        self.conv_out = Conv1d(narrow, audio_channels * patch_size, 7, padding=3, weight_norm=weight_norm)
+        self.conv_out = Conv1d(narrow, folded, 7, padding=3, weight_norm=weight_norm, **starts)
 
     def forward(self, x: Float[Tensor, "b d 1 t"]) -> Float[Tensor, "b a s"]:
         x = self.conv_in(x)
@@ -233,6 +294,7 @@ class CodecNetwork(nn.Module):
         latent_channels: channels of the latent (128 in 6.1.3).
         patch_size: samples of a channel that are folded into channels before the first level (1 in DAC).
         weight_norm: keep lengths and directions of kernels apart, as DAC does.
+        filter_bank: start as a low-pass filter bank instead of at random; see `filter_bank.py`.
 
     Raises:
         UsageError: sizes that do not fit together.
@@ -248,6 +310,7 @@ class CodecNetwork(nn.Module):
         latent_channels: int = 128,
         patch_size: int = 1,
         weight_norm: bool = True,
+        filter_bank: bool = False,
     ) -> None:
         super().__init__()
         if not strides or min(strides) < 2 or patch_size < 1:
@@ -263,11 +326,12 @@ class CodecNetwork(nn.Module):
                 "each level halves it, down to a whole number",
                 f"give a multiple of {parts}, such as {max(1, round(decoder_width / parts)) * parts}",
             )
-        common = {"audio_channels": audio_channels, "patch_size": patch_size, "weight_norm": weight_norm}
+        common = {"audio_channels": audio_channels, "patch_size": patch_size, "weight_norm": weight_norm, "filter_bank": filter_bank}
+        starts = _starts(filter_bank, identity_kernel)
         self.encoder = Encoder(width=encoder_width, strides=strides, **common)
         features = self.encoder.out_channels
-        self.to_moments = Conv1d(features, 2 * latent_channels, 1, weight_norm=weight_norm)
-        self.from_latent = Conv1d(latent_channels, features, 1, weight_norm=weight_norm)
+        self.to_moments = Conv1d(features, 2 * latent_channels, 1, weight_norm=weight_norm, **_starts(filter_bank, _moments_kernel))
+        self.from_latent = Conv1d(latent_channels, features, 1, weight_norm=weight_norm, **starts)
         self.decoder = Decoder(in_channels=features, width=decoder_width, strides=tuple(reversed(strides)), **common)
 
     def encode(self, audio: Float[Tensor, "b a s"]) -> Float[Tensor, "b two_c t"]:
@@ -320,9 +384,36 @@ def _geometries(module: nn.Module) -> list[Geometry]:
     return [part.geometry for part in module.modules() if isinstance(part, (Conv1d, ConvTranspose1d))]
 
 
+def _alpha(filter_bank: bool) -> float:
+    return _STRAIGHT_ALPHA if filter_bank else 1.0
+
+
+def _noise(bands: Bands | None) -> float:
+    return 1.0 if bands is None else _NOISE_SCALE
+
+
+def _split(bands: Bands | None, stride: int) -> Start | None:
+    if bands is None:
+        return None
+    return lambda shape: split_kernel(bands, stride, padding=math.ceil(stride / 2), shape=shape)
+
+
+def _starts(filter_bank: bool, start: Start) -> dict[str, Any]:
+    return {"scale": _NOISE_SCALE, "start": start} if filter_bank else {}
+
+
+def _moments_kernel(shape: tuple[int, int, int]) -> Tensor:
+    """Means that pass channels on, and log-variances that do not depend on them."""
+    kernel = identity_kernel(shape)
+    kernel[shape[0] // 2 :] = 0.0
+    return kernel
+
+
 @torch.no_grad()
-def _draw(layer: Conv1d | ConvTranspose1d, deviation: float) -> None:
+def _draw(layer: Conv1d | ConvTranspose1d, deviation: float, start: Start | None) -> None:
     nn.init.normal_(layer.weight, std=deviation)
+    if start is not None and not layer.weight.is_meta:
+        layer.weight.add_(start(tuple(layer.weight.shape)).to(layer.weight))
     nn.init.zeros_(layer.bias)
     if layer.gain is not None:
         layer.gain.copy_(layer.weight.norm(dim=(1, 2), keepdim=True))

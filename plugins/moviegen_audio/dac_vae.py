@@ -49,6 +49,7 @@ class DacVae(AudioAutoencoder):
         patch_size: samples that are folded into channels before the first level (1 in DAC). With patches nothing runs at the full
             rate, where most of the time of a narrow codec goes.
         weight_norm: keep lengths and directions of kernels apart, as DAC does.
+        filter_bank: start as a low-pass filter bank, which passes sound from the first step, instead of at random.
         loss: weights of the losses.
         mel_windows: window lengths of the mel loss in samples.
         mel_bands: mel bands for each window.
@@ -79,6 +80,7 @@ class DacVae(AudioAutoencoder):
         latent_channels: int = 128,
         patch_size: int = 1,
         weight_norm: bool = True,
+        filter_bank: bool = False,
         loss: SoundLossWeights = SoundLossWeights(),
         mel_windows: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048),
         mel_bands: Sequence[int] = (5, 10, 20, 40, 80, 160, 320),
@@ -102,6 +104,7 @@ class DacVae(AudioAutoencoder):
             latent_channels=latent_channels,
             patch_size=patch_size,
             weight_norm=weight_norm,
+            filter_bank=filter_bank,
         )
         self.encoder_chunks, self.decoder_chunks = _chunked_maps(self.network, chunk_frames, hop_length)
         self.loss = loss

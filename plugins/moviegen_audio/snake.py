@@ -17,16 +17,18 @@ class Snake1d(nn.Module):
 
     Args:
         channels: channels of the input.
+        start: first value of α (1 in DAC); the smaller, the straighter.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, start: float = 1.0) -> None:
         super().__init__()
+        self.start = start
         self.alpha = nn.Parameter(torch.empty(channels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start with α = 1."""
-        nn.init.ones_(self.alpha)
+        """Set α to its start."""
+        nn.init.constant_(self.alpha, self.start)
 
     def forward(self, x: Float[Tensor, "b c *t"]) -> Float[Tensor, "b c *t"]:
         return _Snake.apply(x.movedim(1, -1), self.alpha).movedim(-1, 1)

@@ -1,14 +1,20 @@
 """The codec's parts against closed forms and against transformers' DacModel with the same weights."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from scipy.fft import dct
 from torch import nn
 from torch.nn import functional as F
 from transformers import DacConfig, DacModel
 from transformers.models.dac.modeling_dac import DacDecoderBlock, DacEncoderBlock
 
+from moviegen_audio import codec
 from moviegen_audio.codec import CodecNetwork, Conv1d, ConvTranspose1d, DecoderBlock, EncoderBlock, fold_samples, unfold_samples
 from moviegen_audio.dac_import import _by_layer, _fill, _rename, load_dac
+from moviegen_audio.filter_bank import cosines
 from moviegen_audio.snake import Snake1d
 from moviegen_core.errors import UsageError
 from moviegen_core.testing import check_drawn_alike, check_gradients, check_meta_construction
@@ -204,3 +210,45 @@ def test_no_sound_depends_on_the_others_of_its_batch():
     network, audio = CodecNetwork(**SMALL), torch.randn(2, 1, 64)
     with torch.no_grad():
         torch.testing.assert_close(network.encode(audio)[:1], network.encode(audio[:1]))
+
+
+def test_cosines_are_scipys():
+    torch.testing.assert_close(cosines(7) @ torch.eye(7), torch.from_numpy(dct(np.eye(7), norm="ortho", axis=0)).float())
+
+
+@pytest.mark.parametrize(("patch", "strides"), [(4, (2, 3)), (1, (2, 3, 4)), (3, (8,))])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_filter_bank_passes_low_frequencies_from_the_start(patch, strides, channels, monkeypatch):
+    """Without chance and Snake's curve the start is an orthogonal projection: a smooth sound comes through, and noise in its share."""
+    monkeypatch.setattr(codec, "_NOISE_SCALE", 0.0)
+    monkeypatch.setattr(codec, "_BRANCH_SCALE", 0.0)
+    sizes = {
+        "patch_size": patch,
+        "strides": strides,
+        "audio_channels": channels,
+        "encoder_width": 8,
+        "decoder_width": 8 * 2 ** len(strides),
+    }
+    network = CodecNetwork(**sizes, latent_channels=8, filter_bank=True, weight_norm=False)
+    for part in network.modules():
+        if isinstance(part, Snake1d):
+            nn.init.constant_(part.alpha, 1e-4)
+    hop = patch * math.prod(strides)
+    audio = 0.01 * torch.sin(0.4 * math.pi * torch.arange(40 * hop) / hop).expand(1, channels, -1)
+    noise = 0.01 * torch.randn(1, channels, 40 * hop)
+    with torch.no_grad():
+        passed, some = (network.decode(network.encode(sound)[:, :8]) for sound in (audio, noise))
+    assert float((passed - audio).norm() / audio.norm()) < 0.2
+    energy = float(noise.square().sum())
+    assert float((some * noise).sum()) / energy == pytest.approx(8 / (hop * channels), rel=0.2)
+    assert float((some * (noise - some)).sum()) / energy == pytest.approx(0.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("weight_norm", [True, False])
+def test_a_filter_bank_is_drawn_alike_and_trainable(weight_norm):
+    def factory() -> CodecNetwork:
+        return CodecNetwork(**SMALL, audio_channels=2, patch_size=2, weight_norm=weight_norm, filter_bank=True)
+
+    network = check_meta_construction(factory)
+    check_drawn_alike(factory)
+    check_gradients(network, lambda: [network.encode(torch.ones(1, 2, 64)), network.decode(torch.ones(1, 3, 4))])
