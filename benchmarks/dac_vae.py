@@ -4,8 +4,9 @@
 
 One process, random weights; every subject encodes and decodes sounds of the same duration once per round in turn, on one thread and on
 two, medians over rounds; ratios travel between machines, times do not. Times are the process's own processor time divided by the threads,
-so that what else the machine does is not counted. Quantisers are left out on all sides. "chunked" encodes and decodes four seconds at a
-time, with the result of the whole. Results go to benchmarks/results/dac_vae.json.
+so that what else the machine does is not counted; with two threads that holds on a quiet machine only, since threads that wait spin.
+Quantisers and weight norm are left out beside DacModel. "chunked" encodes and decodes four seconds at a time, with the result of the
+whole. "train" is forward and backward through encoder and decoder, of the smaller subjects. Results go to benchmarks/results/dac_vae.json.
 """
 
 import argparse
@@ -35,8 +36,9 @@ TOY = {
     "patch_size": 8,
     "weight_norm": False,
 }  # as configs/model/dac_vae/toy
-DAC = {"strides": (2, 4, 8, 8), "encoder_width": 64, "decoder_width": 1536}  # the published 44.1 kHz model
-SMALL = {"strides": (2, 4, 8, 8), "encoder_width": 16, "decoder_width": 384}
+DAC = {"strides": (2, 4, 8, 8), "encoder_width": 64, "decoder_width": 1536, "weight_norm": False}  # the published 44.1 kHz model
+SMALL = {**DAC, "encoder_width": 16, "decoder_width": 384}
+LARGEST_TRAINED = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Subject:
         latent_rate: latent frames per second.
         encode: encodes the sound.
         decode: decodes its latents.
+        modules: encoder and decoder.
+        audio: the sound.
     """
 
     seconds: float
@@ -56,6 +60,17 @@ class Subject:
     latent_rate: float
     encode: Callable[[], Tensor]
     decode: Callable[[], Tensor]
+    modules: tuple[torch.nn.Module, torch.nn.Module]
+    audio: Tensor
+
+    @torch.enable_grad()
+    def train(self) -> Tensor:
+        """Forward and backward through both halves."""
+        encoder, decoder = self.modules
+        decoded = decoder(encoder(self.audio))
+        loss = (decoded.float() - self.audio[..., : decoded.shape[-1]]).abs().mean()
+        loss.backward()
+        return loss
 
 
 def ours(seconds: float, rate: int, *, chunk_frames: int | None = None, **sizes) -> tuple[Subject, CodecNetwork]:
@@ -71,7 +86,7 @@ def ours(seconds: float, rate: int, *, chunk_frames: int | None = None, **sizes)
         encoder = ChunkedMap(network.encoder_layers(), chunk_frames=chunk_frames, input_per_frame=hop, output_per_frame=1)
         decoder = ChunkedMap(network.decoder_layers(), chunk_frames=chunk_frames, input_per_frame=1, output_per_frame=hop)
         encode, decode = lambda: encoder(network.encode, audio), lambda: decoder(network.decode, latent)
-    return Subject(seconds, count(network), rate / hop, encode, decode), network
+    return Subject(seconds, count(network), rate / hop, encode, decode, (network.encoder, network.decoder), audio), network
 
 
 def dac(seconds: float, rate: int, network: CodecNetwork, sizes: dict) -> Subject:
@@ -90,7 +105,8 @@ def dac(seconds: float, rate: int, network: CodecNetwork, sizes: dict) -> Subjec
     assert (network.encoder(audio).squeeze(2) - features).abs().max() < 1e-4, "ours computes something else"
     assert (network.decoder(features.unsqueeze(2)) - model.decoder(features)).abs().max() < 1e-4, "ours computes something else"
     parameters = count(model.encoder) + count(model.decoder)
-    return Subject(seconds, parameters, rate / config.hop_length, lambda: model.encoder(audio), lambda: model.decoder(features))
+    encode, decode = lambda: model.encoder(audio), lambda: model.decoder(features)
+    return Subject(seconds, parameters, rate / config.hop_length, encode, decode, (model.encoder, model.decoder), audio)
 
 
 def encodec(seconds: float) -> Subject:
@@ -99,7 +115,8 @@ def encodec(seconds: float) -> Subject:
     audio = torch.rand(1, 1, round(seconds * 24000)) * 2 - 1
     features = model.encoder(audio)
     parameters = count(model.encoder) + count(model.decoder)
-    return Subject(seconds, parameters, 75.0, lambda: model.encoder(audio), lambda: model.decoder(features))
+    encode, decode = lambda: model.encoder(audio), lambda: model.decoder(features)
+    return Subject(seconds, parameters, 75.0, encode, decode, (model.encoder, model.decoder), audio)
 
 
 def subjects(seconds: float) -> dict[str, Subject]:
@@ -147,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of torch")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds")
-    parser.add_argument("--seconds", type=float, default=2.0, help="duration of the sounds")
+    parser.add_argument("--seconds", type=float, default=6.0, help="duration of the sounds")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "dac_vae.json", help="where results go")
     arguments = parser.parse_args()
     cases = subjects(arguments.seconds)
@@ -164,18 +181,20 @@ def main() -> None:
         torch.set_num_threads(threads)
         for precision in ("fp32", "bf16"):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                for direction in ("encode", "decode"):
-                    seconds = measure({name: getattr(case, direction) for name, case in cases.items()}, arguments.rounds, threads)
+                for direction in ("encode", "decode", "train"):
+                    chosen = [name for name, case in cases.items() if direction != "train" or case.parameters < LARGEST_TRAINED]
+                    seconds = measure({name: getattr(cases[name], direction) for name in chosen}, arguments.rounds, threads)
                     for name, value in seconds.items():
                         report["subjects"][name][f"{direction}_{precision}_{threads}_threads"] = round(arguments.seconds / value, 3)
-    speeds = [key for key in next(iter(report["subjects"].values())) if "threads" in key]
     for name, entry in report["subjects"].items():
         if name.startswith("DacModel"):
             base = report["subjects"][name.replace("DacModel", "ours")]
-            report["ratios"][f"ours / {name}"] = {key: round(base[key] / entry[key], 2) for key in speeds}
+            report["ratios"][f"ours / {name}"] = {key: round(base[key] / entry[key], 2) for key in entry if "threads" in key}
         if name.startswith(("toy", "paper,")):
             other = report["subjects"]["EncodecModel, 24 kHz"]
-            report["ratios"][f"{name} / EncodecModel, 24 kHz"] = {key: round(entry[key] / other[key], 2) for key in speeds}
+            report["ratios"][f"{name} / EncodecModel, 24 kHz"] = {
+                key: round(entry[key] / other[key], 2) for key in entry if "threads" in key
+            }
     print(json.dumps(report, indent=2))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     temporary = arguments.output.with_suffix(".tmp")
