@@ -7,15 +7,16 @@ Shape legend: b sounds, a channels of a sound, s samples, c latent channels, t l
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from moviegen_audio.filter_bank import Bands, identity_kernel, patch_kernel, split_kernel
+from moviegen_audio.convolution import Conv1d, ConvTranspose1d, Start
+from moviegen_audio.filter_bank import Bands, identity_kernel, patch_kernel, split_kernel, unpatch_kernel
 from moviegen_audio.snake import Snake1d
 from moviegen_audio.streaming import Geometry
 from moviegen_core.errors import UsageError
@@ -25,96 +26,8 @@ DILATIONS = (1, 3, 9)
 _BRANCH_SCALE = 0.1
 # Of kernels that start as a filter bank, beside which chance is to break symmetries only.
 _NOISE_SCALE = 0.05
-# Where the sound itself passes, Snake starts nearly straight: at α = 1 nothing is left of a waveform after ten of them.
+# Where the sound itself passes, a filter bank needs Snakes that start nearly straight; with α = 1 the toy starts at -10 dB, so at 2 dB.
 _STRAIGHT_ALPHA = 0.05
-
-Start = Callable[[tuple[int, int, int]], Tensor]
-
-
-class Conv1d(nn.Module):
-    """Convolution over time, padded with zeros; with weight norm a kernel is a direction times a gain per output channel.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: taps.
-        stride: keep every `stride`-th position.
-        dilation: positions between taps.
-        padding: zeros at both ends.
-        weight_norm: keep the kernel's length per output channel as a parameter of its own, as DAC does.
-        scale: factor of the kernel's random start.
-        start: makes what is added to the random start from the kernel's shape; nothing unless given.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        dilation: int = 1,
-        padding: int = 0,
-        weight_norm: bool = True,
-        scale: float = 1.0,
-        start: Start | None = None,
-    ) -> None:
-        super().__init__()
-        self.geometry = Geometry(kernel_size=kernel_size, stride=stride, dilation=dilation, padding=padding)
-        self.scale, self.start = scale, start
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
-        self.gain = nn.Parameter(torch.empty(out_channels, 1, 1)) if weight_norm else None
-        self.bias = nn.Parameter(torch.empty(out_channels))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the kernel with a variance of one over the inputs that an output sees, and add its start."""
-        _draw(self, self.scale * (self.weight.shape[1] * self.weight.shape[2]) ** -0.5, self.start)
-
-    def forward(self, x: Float[Tensor, "b i 1 t"]) -> Float[Tensor, "b o 1 u"]:
-        layer = self.geometry
-        stride, padding, dilation = (1, layer.stride), (0, layer.padding), (1, layer.dilation)
-        return F.conv2d(x, kernel(self).unsqueeze(2), self.bias, stride, padding, dilation)
-
-
-class ConvTranspose1d(nn.Module):
-    """Transposed convolution over time from n positions to exactly n times the stride, with a kernel of twice the stride.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        stride: output positions per input position.
-        weight_norm: keep the kernel's length per input channel as a parameter of its own, as DAC does.
-        scale: factor of the kernel's random start.
-        start: makes what is added to the random start from the kernel's shape; nothing unless given.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        stride: int,
-        weight_norm: bool = True,
-        scale: float = 1.0,
-        start: Start | None = None,
-    ) -> None:
-        super().__init__()
-        self.scale, self.start = scale, start
-        self.geometry = Geometry(kernel_size=2 * stride, stride=stride, padding=math.ceil(stride / 2), transposed=True)
-        self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 2 * stride))
-        self.gain = nn.Parameter(torch.empty(in_channels, 1, 1)) if weight_norm else None
-        self.bias = nn.Parameter(torch.empty(out_channels))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the kernel with a variance of one over the inputs that an output sees, and add its start."""
-        _draw(self, self.scale * (2 * self.weight.shape[0]) ** -0.5, self.start)
-
-    def forward(self, x: Float[Tensor, "b i 1 t"]) -> Float[Tensor, "b o 1 u"]:
-        stride, padding = self.geometry.stride, self.geometry.padding
-        # An odd stride would drop a sample too many.
-        return F.conv_transpose2d(x, kernel(self).unsqueeze(2), self.bias, (1, stride), (0, padding), (0, stride % 2))
 
 
 class ResidualUnit(nn.Module):
@@ -213,7 +126,7 @@ class Encoder(nn.Module):
         self.patch_size = patch_size
         self.out_channels = width * 2 ** len(strides)
         folded = audio_channels * patch_size
-        starts = _starts(filter_bank, lambda shape: patch_kernel(audio_channels, patch_size, shape=shape))
+        starts = _starts(filter_bank, partial(patch_kernel, audio_channels=audio_channels, patch_size=patch_size))
         self.conv_in = Conv1d(folded, width, 7, padding=3, weight_norm=weight_norm, **starts)
         bands = Bands(min(folded, width), audio_channels) if filter_bank else None
         self.blocks = nn.ModuleList()
@@ -268,9 +181,7 @@ class Decoder(nn.Module):
             bands = bands and bands.split(stride, channels)
         self.blocks = nn.ModuleList(reversed(blocks))
         self.snake_out = Snake1d(narrow, start=_alpha(filter_bank))
-        starts = _starts(
-            filter_bank, lambda shape: patch_kernel(audio_channels, patch_size, shape=(shape[1], shape[0], shape[2])).transpose(0, 1)
-        )
+        starts = _starts(filter_bank, partial(unpatch_kernel, audio_channels=audio_channels, patch_size=patch_size))
         self.conv_out = Conv1d(narrow, folded, 7, padding=3, weight_norm=weight_norm, **starts)
 
     def forward(self, x: Float[Tensor, "b d 1 t"]) -> Float[Tensor, "b a s"]:
@@ -351,13 +262,6 @@ class CodecNetwork(nn.Module):
         return [*_geometries(self.decoder), _fold_geometry(self.decoder.patch_size, transposed=True)]
 
 
-def kernel(layer: Conv1d | ConvTranspose1d) -> Tensor:
-    """The kernel that a layer applies."""
-    if layer.gain is None:
-        return layer.weight
-    return layer.weight * (layer.gain / layer.weight.norm(dim=(1, 2), keepdim=True))
-
-
 def fold_samples(audio: Float[Tensor, "b a s"], patch_size: int) -> Float[Tensor, "b ap 1 t"]:
     """Fold successive samples into channels, in channels-last memory."""
     b, a, s = audio.shape
@@ -395,7 +299,7 @@ def _noise(bands: Bands | None) -> float:
 def _split(bands: Bands | None, stride: int) -> Start | None:
     if bands is None:
         return None
-    return lambda shape: split_kernel(bands, stride, padding=math.ceil(stride / 2), shape=shape)
+    return partial(split_kernel, bands=bands, stride=stride, padding=math.ceil(stride / 2))
 
 
 def _starts(filter_bank: bool, start: Start) -> dict[str, Any]:
@@ -407,13 +311,3 @@ def _moments_kernel(shape: tuple[int, int, int]) -> Tensor:
     kernel = identity_kernel(shape)
     kernel[shape[0] // 2 :] = 0.0
     return kernel
-
-
-@torch.no_grad()
-def _draw(layer: Conv1d | ConvTranspose1d, deviation: float, start: Start | None) -> None:
-    nn.init.normal_(layer.weight, std=deviation)
-    if start is not None and not layer.weight.is_meta:
-        layer.weight.add_(start(tuple(layer.weight.shape)).to(layer.weight))
-    nn.init.zeros_(layer.bias)
-    if layer.gain is not None:
-        layer.gain.copy_(layer.weight.norm(dim=(1, 2), keepdim=True))

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from moviegen_audio.codec import CodecNetwork, Conv1d, ConvTranspose1d
+from moviegen_audio.codec import CodecNetwork
+from moviegen_audio.convolution import Conv1d, ConvTranspose1d
 from moviegen_audio.snake import Snake1d
 from moviegen_core.errors import UsageError
 from moviegen_core.weights import load_state_dict

@@ -50,7 +50,7 @@ def cosines(size: int) -> Tensor:
     return rows.float()
 
 
-def split_kernel(bands: Bands, stride: int, *, padding: int, shape: tuple[int, int, int]) -> Tensor:
+def split_kernel(shape: tuple[int, int, int], *, bands: Bands, stride: int, padding: int) -> Tensor:
     """Kernel (narrow, wide, taps) that splits bands; as the kernel of a transposed convolution it joins them."""
     kernel, rows = torch.zeros(shape), cosines(stride)
     for narrow, (wide, cosine) in enumerate(bands.kept(stride, shape[0])):
@@ -58,13 +58,19 @@ def split_kernel(bands: Bands, stride: int, *, padding: int, shape: tuple[int, i
     return kernel
 
 
-def patch_kernel(audio_channels: int, patch_size: int, *, shape: tuple[int, int, int]) -> Tensor:
+def patch_kernel(shape: tuple[int, int, int], *, audio_channels: int, patch_size: int) -> Tensor:
     """Kernel (bands, folded samples, taps) that splits patches of samples into bands at its middle tap."""
     kernel, rows = torch.zeros(shape), cosines(patch_size)
     for band in range(min(shape[0], audio_channels * patch_size)):
         cosine, channel = divmod(band, audio_channels)
         kernel[band, channel * patch_size : (channel + 1) * patch_size, shape[2] // 2] = rows[cosine]
     return kernel
+
+
+def unpatch_kernel(shape: tuple[int, int, int], *, audio_channels: int, patch_size: int) -> Tensor:
+    """The transpose of `patch_kernel`."""
+    transposed = (shape[1], shape[0], shape[2])
+    return patch_kernel(transposed, audio_channels=audio_channels, patch_size=patch_size).transpose(0, 1)
 
 
 def identity_kernel(shape: tuple[int, int, int]) -> Tensor:

@@ -1,6 +1,7 @@
 """The codec's parts against closed forms and against transformers' DacModel with the same weights."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from transformers import DacConfig, DacModel
 from transformers.models.dac.modeling_dac import DacDecoderBlock, DacEncoderBlock
 
 from moviegen_audio import codec
-from moviegen_audio.codec import CodecNetwork, Conv1d, ConvTranspose1d, DecoderBlock, EncoderBlock, fold_samples, unfold_samples
+from moviegen_audio.codec import CodecNetwork, DecoderBlock, EncoderBlock, fold_samples, unfold_samples
+from moviegen_audio.convolution import Conv1d, ConvTranspose1d
 from moviegen_audio.dac_import import _by_layer, _fill, _rename, load_dac
 from moviegen_audio.filter_bank import cosines
 from moviegen_audio.snake import Snake1d
@@ -251,4 +253,5 @@ def test_a_filter_bank_is_drawn_alike_and_trainable(weight_norm):
 
     network = check_meta_construction(factory)
     check_drawn_alike(factory)
+    pickle.loads(pickle.dumps(network))  # as for processes that are spawned
     check_gradients(network, lambda: [network.encode(torch.ones(1, 2, 64)), network.decode(torch.ones(1, 3, 4))])

@@ -110,10 +110,10 @@ def test_one_batch_is_learnt_and_latents_measured(tmp_path):
     vae = model(optimizer=lambda parameters: MuonAdamW(parameters, lr=5e-3), loss=SoundLossWeights(mel=0.3, stft=0.3, waveform=50.0))
     data = SyntheticSounds(duration_s=0.25, audio_hz=8000, kinds=["chord"], batch_size=2, num_train=2, num_val=2)
     (batch,) = data.val_dataloader()
-    run = trainer(tmp_path, 150, val_check_interval=150, check_val_every_n_epoch=None)
+    run = trainer(tmp_path, 60, val_check_interval=60, check_val_every_n_epoch=None)
     run.validate(vae, DataLoader([batch], batch_size=None), verbose=False)
     before = run.callback_metrics
-    run.fit(vae, DataLoader([batch] * 150, batch_size=None), DataLoader([batch], batch_size=None))
+    run.fit(vae, DataLoader([batch] * 60, batch_size=None), DataLoader([batch], batch_size=None))
     after = run.callback_metrics
     assert after["val_si_sdr"] > before["val_si_sdr"] + 10.0 and after["val_si_sdr"] > 3.0, (before, after)
     assert after["val_mel_distance"] < before["val_mel_distance"]
