@@ -1,0 +1,110 @@
+"""Losses of the DAC-VAE: distances of spectra and waveforms, KL, and least-squares adversarial terms with feature matching."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moviegen_audio.bottleneck import Posterior
+from moviegen_audio.spectral import MelDistance, StftDistance
+from moviegen_core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SoundLossWeights:
+    """Weights of the losses; 0 switches one off. Defaults are DAC's, but for the KL, which DAC does not have.
+
+    Args:
+        mel: distance of log mel spectra (15).
+        stft: distance of linear and log spectra (0).
+        waveform: mean absolute error of samples (0).
+        kl: divergence of the posterior from the standard normal, in nats per latent frame summed over channels.
+        adversarial: least-squares loss of the discriminator's scores (1), where there is a discriminator.
+        feature_matching: mean absolute error of the discriminator's feature maps (2), where there is a discriminator.
+        adversarial_start_step: first step at which the discriminator counts.
+
+    Raises:
+        UsageError: a weight is negative.
+    """
+
+    mel: float = 15.0
+    stft: float = 0.0
+    waveform: float = 0.0
+    kl: float = 1e-4
+    adversarial: float = 1.0
+    feature_matching: float = 2.0
+    adversarial_start_step: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"loss.{name} is {getattr(self, name)}", "weights are 0 (off) or more", "set it to 0 or above")
+
+
+class ReconstructionLoss(nn.Module):
+    """The weighted distances between a sound and its reconstruction, and the weighted KL, by name.
+
+    Args:
+        weights: weights of the losses.
+        sample_rate: samples per second.
+        mel_windows: window lengths of the mel distance in samples (DAC: 32 to 2048).
+        mel_bands: mel bands for each of them (DAC: 5 to 320).
+        stft_windows: window lengths of the STFT distance in samples (DAC: 2048 and 512).
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: SoundLossWeights = SoundLossWeights(),
+        sample_rate: int = 48000,
+        mel_windows: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048),
+        mel_bands: Sequence[int] = (5, 10, 20, 40, 80, 160, 320),
+        stft_windows: Sequence[int] = (2048, 512),
+    ) -> None:
+        super().__init__()
+        if len(mel_windows) != len(mel_bands):
+            raise UsageError(
+                f"{len(mel_windows)} mel_windows and {len(mel_bands)} mel_bands were given",
+                "every window has its number of bands",
+                "give as many of the one as of the other",
+            )
+        self.weights = weights
+        self.mel = MelDistance(sample_rate=sample_rate, windows=mel_windows, num_bands=mel_bands)
+        self.stft = StftDistance(windows=stft_windows)
+
+    def forward(self, decoded: Float[Tensor, "b a s"], audio: Float[Tensor, "b a s"], posterior: Posterior) -> dict[str, Float[Tensor, ""]]:
+        """The terms that are switched on."""
+        weights, terms = self.weights, {}
+        if weights.mel:
+            terms["mel"] = weights.mel * self.mel(decoded, audio)
+        if weights.stft:
+            terms["stft"] = weights.stft * self.stft(decoded, audio)
+        if weights.waveform:
+            terms["waveform"] = weights.waveform * F.l1_loss(decoded.float(), audio.float())
+        if weights.kl:
+            terms["kl"] = weights.kl * posterior.kl()
+        return terms
+
+
+Features = Sequence[Sequence[Tensor]]
+
+
+def discriminator_loss(real: Features, fake: Features) -> Float[Tensor, ""]:
+    """Least squares: scores of real sounds towards 1, of decoded ones towards 0; summed over the discriminators."""
+    return sum((1.0 - one[-1].float()).square().mean() + other[-1].float().square().mean() for one, other in zip(real, fake, strict=True))
+
+
+def adversarial_loss(fake: Features) -> Float[Tensor, ""]:
+    """Least squares: scores of decoded sounds towards 1; summed over the discriminators."""
+    return sum((1.0 - maps[-1].float()).square().mean() for maps in fake)
+
+
+def feature_matching_loss(real: Features, fake: Features) -> Float[Tensor, ""]:
+    """Mean absolute error of the feature maps, scores left out; summed over layers and discriminators."""
+    return sum(
+        F.l1_loss(one.float(), other.detach().float())
+        for ours, theirs in zip(fake, real, strict=True)
+        for one, other in zip(ours[:-1], theirs[:-1], strict=True)
+    )
