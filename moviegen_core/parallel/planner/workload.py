@@ -25,7 +25,7 @@ class Workload:
     Args:
         name: the preset.
         model: the model, its parts not built yet.
-        latent_shape: shape (c, t, h, w) of one sample's latent.
+        latent_shape: shape (c, t, h, w) of one sample's latent, (c, t) of a sound.
         context_length: tokens of a sample's context.
         global_batch: samples per optimizer step in the preset itself; None where it does not say.
         frozen: bytes of encoders on every process.
@@ -110,7 +110,7 @@ def read_workload(preset: str, *, context_length: int | None = None) -> Workload
     return Workload(
         name=preset,
         model=model,
-        latent_shape=tuple(autoencoder.latent_shape(model.num_frames, model.height, model.width)),
+        latent_shape=model.sample_shape(autoencoder),
         context_length=context_length,
         global_batch=_global_batch(config),
         frozen=sum(parameter.numel() for parameter in autoencoder.parameters()) * FP32,
