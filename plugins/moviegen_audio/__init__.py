@@ -5,14 +5,30 @@ from typing import Any
 
 from moviegen_core import Component, hookimpl
 
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "AudioCaption": "captions",
+    "AudioContext": "conditioners",
+    "AudioTransformer": "model",
+    "ClipFrameEncoder": "clip_frames",
+    "EmbeddedFrameEncoder": "frames",
+    "FrameEncoder": "frames",
+    "OnsetSyncScorer": "scorer",
+    "Scorer": "scorer",
+    "VideoFrames": "conditioners",
+    "VideoToAudio": "training",
+    "sound_effects": "captions",
+    "sound_effects_and_music": "captions",
+}
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
 
 @hookimpl
 def moviegen_components() -> Iterable[Component]:
     """The parts, by name."""
-    yield from ()
+    yield Component("conditioner", "moviegen_audio.AudioContext", "known parts of the sound, beside the noisy latent (6.1.3)")
+    yield Component("backbone", "moviegen_audio.AudioTransformer", "transformer over the frames of a latent sound (6.1.2)")
+    yield Component("conditioner", "moviegen_audio.VideoFrames", "the nearest video frame's embedding for every latent frame (6.1.3)")
+    yield Component("model", "moviegen_audio.VideoToAudio", "sounds for videos, captions, both, and around known parts (6.1)")
 
 
 def __getattr__(name: str) -> Any:
