@@ -96,4 +96,6 @@ def _count(module: nn.Module) -> dict[str, Any]:
     parts = {key: sum(p.numel() for p in child.parameters()) for key, child in module.named_children()}
     own = sum(p.numel() for p in module.parameters(recurse=False))
     parts |= {"(own)": own} if own else {}
-    return {"total": sum(p.numel() for p in module.parameters()), "parts": {key: count for key, count in parts.items() if count}}
+    total = sum(p.numel() for p in module.parameters())
+    note = {} if total else {"note": "it has no parameters"}
+    return {"total": total, "parts": {key: count for key, count in parts.items() if count}, **note}

@@ -33,6 +33,8 @@ class VideoFrames(Conditioner):
         dropout: probability in [0, 1] that a training sample sees no video (0.1 in 6.1.6).
     """
 
+    has_context = False
+
     def __init__(
         self,
         width: int,
@@ -124,6 +126,8 @@ class AudioContext(Conditioner):
         at_end: probability that the mask reaches an end of the sound; the paper does not tell how masks are placed.
         dropout: probability in [0, 1] that a training sample sees no context at all (0.5 in 6.1.6).
     """
+
+    has_context = False
 
     def __init__(self, width: int, *, masked_min: float = 0.75, masked_max: float = 1.0, at_end: float = 0.5, dropout: float = 0.5) -> None:
         super().__init__(dropout=dropout)
