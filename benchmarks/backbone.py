@@ -3,7 +3,8 @@
     python benchmarks/backbone.py --threads 1 2 --rounds 9
 
 One process, random weights, every subject timed once per round in turn, medians over rounds; ratios travel between machines, times do not.
-All subjects run with the memory settings that `moviegen fit` sets. diffusers is needed for the peers only; without it they are left out.
+All subjects run with the memory settings that `moviegen fit` sets; "ours compiled" is ours with `compile_blocks: default`, where there is a
+C++ compiler; peers run as they are. diffusers is needed for the peers only; without it they are left out.
 Results go to benchmarks/results/backbone.json.
 """
 
@@ -11,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from moviegen_core.conditioner import Conditioning
 from moviegen_core.memory import keep_freed_memory
+from moviegen_core.nn.blocks import CompileMode
 from moviegen_t2v.model import VideoTransformer
 
 LAYERS, WIDTH, HEADS, TEXT = 8, 512, 8, 256
@@ -84,12 +87,10 @@ def subjects(dtype: torch.dtype) -> dict[str, tuple[nn.Module, Callable[[], Tens
     conditioning = Conditioning(context=context, context_mask=torch.ones(1, TEXT, dtype=torch.bool))
     tokens = torch.randn(1, 1024, WIDTH, dtype=dtype)
 
-    roof = Roof().to(dtype)
-    ours = VideoTransformer(
-        num_layers=LAYERS, width=WIDTH, ffn_width=OUR_FFN, num_heads=HEADS, max_frames=4, max_height=16, max_width=16
-    ).to(dtype)
-    nn.init.normal_(ours.unpatchify.linear.weight, std=0.02)
+    roof, ours, compiled = Roof().to(dtype), our_backbone(None).to(dtype), our_backbone("default").to(dtype)
     found = {"roof": (roof, lambda: roof(tokens, context)), "ours": (ours, lambda: ours(latent, t, conditioning))}
+    if shutil.which("g++"):
+        found["ours compiled"] = (compiled, lambda: compiled(latent, t, conditioning))
     try:
         import diffusers
     except ImportError:
@@ -98,6 +99,14 @@ def subjects(dtype: torch.dtype) -> dict[str, tuple[nn.Module, Callable[[], Tens
 
     diffusers.logging.set_verbosity_error()
     return found | peers(diffusers, latent, context)
+
+
+def our_backbone(compile_blocks: CompileMode | None) -> VideoTransformer:
+    """Our transformer of the benchmark's size."""
+    sizes = {"num_layers": LAYERS, "width": WIDTH, "ffn_width": OUR_FFN, "num_heads": HEADS}
+    ours = VideoTransformer(**sizes, max_frames=4, max_height=16, max_width=16, compile_blocks=compile_blocks)
+    nn.init.normal_(ours.unpatchify.linear.weight, std=0.02)
+    return ours
 
 
 def peers(diffusers: ModuleType, latent: Tensor, context: Tensor) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
@@ -178,7 +187,8 @@ def main() -> None:
     torch.manual_seed(0)
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
 
-    flops = {name: count_flops(call) for name, (_, call) in subjects(torch.float32).items()}
+    found = subjects(torch.float32)
+    flops = {name: count_flops(found["ours" if name == "ours compiled" else name][1]) for name in found}  # counters see no compiled graph
     results = {threads: measure_all(threads, flops, arguments.rounds, clock) for threads in arguments.threads}
     record = {
         "machine": {"processor": _processor(), "torch": torch.__version__, "platform": platform.machine()},

@@ -20,6 +20,17 @@ class UsageError(ValueError):
         self.advice = advice
 
 
+def require_at_least(least: float, **given: float) -> None:
+    """Refuse the first of the named numbers that is below `least`.
+
+    Raises:
+        UsageError: one is.
+    """
+    for name, number in given.items():
+        if number < least:
+            raise UsageError(f"{name}={number} was given", f"it is at least {least}", f"give a number from {least} on")
+
+
 def nearest(name: str, options: Iterable[str], *, count: int = 1) -> list[str]:
     """Return at most `count` of the options that look most like the name, upper and lower case being one."""
     by_lower: dict[str, str] = {}

@@ -126,7 +126,7 @@ def check_autoencoder(factory: Callable[[], Autoencoder], *, num_frames: int = 9
         size: rows and columns in pixels; a sound has none.
         meta: also build on the meta device.
     """
-    autoencoder = (check_meta_construction(factory) if meta else factory()).eval()
+    autoencoder: Any = (check_meta_construction(factory) if meta else factory()).eval()
     is_audio = isinstance(autoencoder, AudioAutoencoder)
     if is_audio:
         num_frames = (num_frames - 1) * autoencoder.hop_length + 1

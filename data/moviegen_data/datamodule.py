@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from moviegen_core.callbacks.termination import leave_process_group
-from moviegen_core.errors import UsageError
+from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.files import write_bytes
 from moviegen_core.parallel.place import data_place
 from moviegen_data.buckets import Bucket
@@ -87,13 +87,8 @@ class ShardData(LightningDataModule):
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("batches_per_epoch", 1 if batches_per_epoch is None else batches_per_epoch, 1),
-        ):
-            if value < least:
-                raise UsageError(f"{name}={value} was given", f"it is at least {least}", f"give a number from {least} on")
+        require_at_least(1, batch_size=batch_size, batches_per_epoch=1 if batches_per_epoch is None else batches_per_epoch)
+        require_at_least(0, num_workers=num_workers)
         if latents and buckets:
             raise UsageError("latents and buckets were given", "cached latents bring their own shapes", "leave one of the two out")
         self.urls, self.val_urls, self.predict_urls = urls, val_urls, predict_urls

@@ -46,7 +46,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, buff
     q, k, v, bias, real = _prepare(query, key, value, mask)
     heads, queries = _chunk_size(b * a, n, m, buffer_elements)
     buffer = q.new_empty(heads * queries * m)
-    out = torch.empty_like(q)
+    out = q.new_empty(q.shape)  # contiguous, whatever the layout of the queries: compiled graphs rely on it
     for h, i, shape in _chunks(b * a, n, m, heads, queries):
         weights = _weights(q[h, i], k[h], bias if bias is None else bias[h], buffer[: shape.numel()].view(shape))
         torch.bmm(weights, v[h], out=out[h, i])
@@ -62,7 +62,7 @@ def _attend_backward(
     q, k, v, bias, real = _prepare(query, key, value, mask)
     heads, queries = _chunk_size(b * a, n, m, buffer_elements)
     gradient = (gradient if real is None else gradient * real).reshape(b * a, n, e)
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     buffers = q.new_empty(2, heads * queries * m)
     for h, i, shape in _chunks(b * a, n, m, heads, queries):
         weights, scores = (buffer[: shape.numel()].view(shape) for buffer in buffers)

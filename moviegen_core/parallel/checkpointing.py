@@ -205,14 +205,17 @@ def gathered_optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str
 def _load_optimizer(folder: ShardedFolder, key: str, model: nn.Module, optimizer: Optimizer) -> None:
     """Load what was saved of an optimizer; parameters that had no state yet have none again."""
     state = get_optimizer_state_dict(model, optimizer)
-    saved = {path[2] for path in folder.index.planner_data.values() if path[:2] == (key, "state") and len(path) > 2}
+    paths = [path for path in folder.index.planner_data.values() if path[0] == key]
+    saved = {path[2] for path in paths if path[1] == "state" and len(path) > 2}
     state["state"] = {name: values for name, values in state["state"].items() if name in saved}
     wanted = {(key, "state", name, entry) for name, values in state["state"].items() for entry in values}
-    missing = wanted - set(folder.index.planner_data.values())
+    missing = {key_of(path[2:]) for path in wanted - set(paths)}
+    options = {path[3] for path in paths if path[1] == "param_groups" and len(path) > 3}
+    missing |= {option for group in state["param_groups"] for option in group if options and option not in options}
     if missing:
         raise UsageError(
             f"the checkpoint {folder.path} was given to resume from",
-            f"it was saved with another optimizer than {type(optimizer).__name__}: it has no {key_of(min(missing)[2:])}",
+            f"it was saved with another optimizer than {type(optimizer).__name__}: it has no {min(missing)}",
             "resume with the optimizer it was saved with, or start from its weights with `init_checkpoint`",
         )
     folder.load({key: state}, together=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from moviegen_core.backbone import Backbone
 from moviegen_core.conditioner import Conditioning
-from moviegen_core.errors import UsageError
+from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.nn.blocks import ActivationCheckpointing, CompileMode, prepare_blocks
 from moviegen_core.nn.linear import Projection, compute_dtype
 from moviegen_core.nn.modulation import LayerModulation, RMSNorm, TimeEmbedding
@@ -70,6 +70,8 @@ class VideoTransformer(Backbone):
         kept_activations: float = 0.5,
         compile_blocks: CompileMode | None = None,
     ) -> None:
+        sizes = {"max_frames": max_frames, "max_height": max_height, "max_width": max_width}
+        require_at_least(1, num_layers=num_layers, width=width, ffn_width=ffn_width, num_heads=num_heads, in_channels=in_channels, **sizes)
         super().__init__(in_channels=in_channels, width=width, extra_channels=extra_channels)
         self.ffn_width = ffn_width
         self.feed_forward = feed_forward

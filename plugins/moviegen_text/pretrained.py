@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from moviegen_core.errors import UsageError, what_exists
+from moviegen_core.parallel.turns import in_turns
 
 if TYPE_CHECKING:
     from moviegen_core.parallel.plan import ParallelPlan
@@ -99,20 +100,20 @@ class FrozenEncoder:
     def on(self, device: torch.device) -> nn.Module:
         """The network on a device."""
         if self._network is None:
-            self._network = self._load()
-            if self.plan is not None:
-                self._shard(self._network, self.plan)
+            self._network = self._load() if self.plan is None else in_turns(self._load_shards)
         if self.plan is None and next(self._network.parameters()).device != device:
             with torch.inference_mode(False):
                 self._network.to(device)
         return self._network
 
-    def _shard(self, network: nn.Module, plan: "ParallelPlan") -> None:
-        """Shard a network layer by layer, its layers being those of its longest list of modules."""
+    def _load_shards(self) -> nn.Module:
+        """Load the network and keep this process's shards, layer by layer, the layers being those of its longest list of modules."""
+        network = self._load()
         lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
         for layer in max(lists, key=len, default=()):
-            plan.shard(layer)
-        plan.shard(network)
+            self.plan.shard(layer)
+        self.plan.shard(network)
+        return network
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenEncoder":
         return self

@@ -1,6 +1,7 @@
 """Trains and samples the smallest text-to-video model on meshes of gloo processes; run as a script by test_mesh.py.
 
     python mesh_worker.py FOLDER 1x1x1 2x1x1 2x1x1-offload ...     (data x context x tensor, and a variant)
+    python mesh_worker.py FOLDER building 2x1x1 ...                (builds a larger model and notes the peak of memory)
 
 One interpreter imports everything and forks the processes of one mesh after the other. Each process leaves FOLDER/MESH_RANK.pt.
 """
@@ -182,6 +183,33 @@ def run(mesh, folder):
     torch.save(state, folder / f"{mesh}_{trainer.global_rank}.pt")
 
 
+class WatchedBuilding(KeyedDraws):
+    """Notes by how many bytes its process grew, at the most, while it was built."""
+
+    def configure_model(self):
+        if self.backbone is None:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+            before = _status("VmRSS")
+            super().configure_model()
+            self.grown = _status("VmHWM") - before
+
+
+def _status(name):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
+
+
+def build(mesh, folder):
+    """Build a model of 200 MB on a mesh, and note what that took."""
+    seed_everything(7, verbose=False)
+    sizes = {"num_layers": 12, "width": 512, "ffn_width": 1376, "num_heads": 8, "in_channels": 4, "patch_size": (1, 1, 1)}
+    model = WatchedBuilding(backbone=partial(VideoTransformer, **sizes), conditioners={})
+    build_trainer(mesh, max_steps=1).fit(model, datamodule=Samples())
+    parameters = list(model.backbone.parameters())
+    share, whole = (sum(4 * p.numel() for p in some) for some in ((p.to_local() for p in parameters), parameters))
+    torch.save({"grown": model.grown, "share": share, "whole": whole}, folder / f"building-{mesh}_{model.trainer.global_rank}.pt")
+
+
 def _enter(rank, count, port, function, arguments):
     place = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
@@ -217,6 +245,9 @@ def quiet():
 
 if __name__ == "__main__":
     quiet()
-    write_stage(Path(sys.argv[1]))
-    for mesh in sys.argv[2:]:
-        fork(math.prod(sizes_of(mesh)), run, mesh, Path(sys.argv[1]))
+    folder, *meshes = sys.argv[1:]
+    work = build if meshes[0] == "building" else run
+    if work is run:
+        write_stage(Path(folder))
+    for mesh in meshes[work is build :]:
+        fork(math.prod(sizes_of(mesh)), work, mesh, Path(folder))

@@ -259,6 +259,13 @@ def test_what_a_constructor_refuses_is_told_in_one_line(here, capsys, monkeypatc
     assert told in refused(["fit", "--config", "hello.yaml", *args], capsys)
 
 
+@pytest.mark.parametrize("wrong", ["model.backbone.init_args.num_layers=0", "model.backbone.init_args.width=-32", "data.batch_size=0"])
+def test_numbers_that_are_too_small_are_told_in_one_line(tmp_path, monkeypatch, capsys, wrong):
+    monkeypatch.chdir(tmp_path)
+    told = wrong.rpartition(".")[2] + " was given; it is at least 1"
+    assert told in refused(["fit", "--config", "t2v/debug", f"--{wrong}"], capsys)
+
+
 def test_exported_weights_are_no_checkpoint(here, capsys):
     main(["fit", "--config", "hello.yaml"])
     main(["weights", "export", "checkpoints/last.ckpt", "exported"])

@@ -202,6 +202,13 @@ def test_chunked_attention_equals_torch(buffer_elements: int, masked: bool) -> N
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_compiled_graphs_know_the_layout_of_chunked_attention(batch: int) -> None:
+    query, key, value = (torch.randn(batch, length, 2, 8).transpose(1, 2).requires_grad_() for length in (6, 5, 5))
+    mask = torch.ones(batch, 1, 1, 5, dtype=torch.bool)
+    torch.library.opcheck(torch.ops.moviegen.chunked_attention.default, (query, key, value, mask, 64))
+
+
 def test_chunked_attention_in_bf16_is_as_exact_as_bf16() -> None:
     query, key, value = (torch.randn(2, 2, n, 32).bfloat16().requires_grad_() for n in (96, 40, 40))
     ours = chunked_attention(query, key, value)

@@ -36,13 +36,13 @@ class Keyed(TextToVideo):
         return self.losses(batch.latents, noise, t, self.condition(batch)).mean()
 
 
-def make_model(**sizes):
+def make_model(optimizer=None, **sizes):
     torch.manual_seed(0)
     words = partial(HashedWordConditioner, width_text=16, num_layers=1, num_heads=2, max_words=32, num_buckets=256)
     return Keyed(
         backbone=partial(VideoTransformer, **{**SIZES, **sizes}),
         conditioners={"prompt": lambda width: words(width=width)},
-        optimizer=partial(torch.optim.AdamW, lr=1e-2),
+        optimizer=optimizer or partial(torch.optim.AdamW, lr=1e-2),
         lr_scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=3),
     )
 
@@ -124,6 +124,8 @@ def main(folder):
     fit(folder / "file", 4, save_distributed_checkpoint=False, **tp)
     found["file"], _, _ = fit(folder / "d", 8, ckpt_path=folder / "file" / "last.ckpt", **dp)
     found["another"] = refusal(folder / "e", 8, ckpt_path=checkpoint, sizes={"ffn_width": 96}, **dp)
+    plain = partial(torch.optim.SGD, lr=1e-2)
+    found["optimizer"] = refusal(folder / "f", 8, ckpt_path=checkpoint, sizes={"optimizer": plain}, **dp)
     return found
 
 

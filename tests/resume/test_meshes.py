@@ -89,6 +89,10 @@ def test_another_model_is_refused(trained):
     assert "have another shape (backbone.blocks.0.ffn.w1.weight: (64, 32) given, (96, 32) wanted" in told and told.count("; give ") == 1
 
 
+def test_another_optimizer_is_refused(trained):
+    assert "was saved with another optimizer than SGD: it has no dampening; resume with the optimizer" in trained[1]["optimizer"]
+
+
 def test_the_command_line_refuses_a_folder_that_is_not_whole(trained, tmp_path, capsys):
     from moviegen_core.cli import main
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.termination import leave_process_group
-from moviegen_core.errors import UsageError
+from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.prompts import with_fps
 from moviegen_data.toyworld.renderer import ToyClip, render
 from moviegen_data.toyworld.sampling import sample_scene
@@ -95,6 +95,7 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        require_at_least(1, batch_size=batch_size, image_batch_size=image_batch_size or 1)
         if drop_last and num_samples < batch_size * world_size:
             given = f"{num_samples} samples for batches of {batch_size} on {world_size} rank(s) were given"
             raise UsageError(given, "an epoch has at least one whole batch per rank", "raise num_train or lower batch_size")
