@@ -48,7 +48,7 @@ class VideoToAudio(FlowModel):
         joint_dropout: probability that ALL conditions of a training sample are dropped together (0.2 in 6.1.6).
         duration_s: seconds of a generated sound where neither the batch nor its metadata say.
         num_candidates: sounds to make for each prompt, of which the scorer's best is kept (8 in 6.1.6).
-        scorer: tells which candidate is best; needed for more than one.
+        scorer: tells which candidate is best, see `Scorer`; needed for more than one.
         seed: seed of the noise; a candidate's noise depends on the seed, its key and its number alone.
     """
 
@@ -68,7 +68,7 @@ class VideoToAudio(FlowModel):
         joint_dropout: float = 0.2,
         duration_s: float = 10.0,
         num_candidates: int = 1,
-        scorer: Scorer | None = None,
+        scorer: Scorer | object | None = None,  # jsonargparse takes a class for the protocol only where annotations are the very same
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -85,6 +85,12 @@ class VideoToAudio(FlowModel):
             joint_dropout=joint_dropout,
             seed=seed,
         )
+        if scorer is not None and not isinstance(scorer, Scorer):
+            raise UsageError(
+                f"the scorer {scorer!r} was given",
+                "a scorer is an object with score(audio, audio_hz, batch)",
+                "give the path of such a class, e.g. moviegen_audio.OnsetSyncScorer, and arguments that it has",
+            )
         if num_candidates < 1 or (num_candidates > 1 and scorer is None):
             raise UsageError(
                 f"num_candidates={num_candidates} was given{'' if scorer else ' without a scorer'}",
