@@ -28,7 +28,7 @@ from moviegen_core.progress import progress
 from moviegen_core.randomness import keyed_noise as _noise
 from moviegen_core.randomness import keyed_share as _share
 from moviegen_core.randomness import run_seed, seed_step
-from moviegen_core.sampler import FlowSampler, Sampler
+from moviegen_core.sampler import Conditionings, FlowSampler, Sampler
 from moviegen_core.weights import load_into, open_weights
 
 logger = logging.getLogger(__name__)
@@ -325,22 +325,25 @@ class FlowModel(LightningModule):
     def sample_latents(self, batch: MediaBatch, shape: Sequence[int], *, drop: bool = False) -> Float[Tensor, "b c ..."]:
         """Sample latents of a shape (c, ...) for the batch's conditions; with `drop` for none of them."""
         noise = torch.stack([_noise(shape, self.seed, key) for key in batch.keys])
-        return self.integrate(noise, self.conditionings(batch, drop=drop))
+        return self.integrate(noise, self.sampling_conditions(batch, shape[1], drop=drop))
 
-    def conditionings(self, batch: MediaBatch, *, drop: bool = False) -> list[Conditioning]:
-        """What the sampler asks for, in its order: the batch's conditions and their null versions; with `drop` the latter alone."""
+    def sampling_conditions(self, batch: MediaBatch, length: int, *, drop: bool = False) -> Conditionings:
+        """The conditions of all variants that the sampler wants, for `length` latent frames; with `drop` nothing is told in any."""
         names = list(self.conditioners)
-        everything = frozenset(names)
-        return [self._variant(batch, everything if drop else variant) for variant in self.sampler.variants(names)]
+        return self.conditionings(batch, [frozenset(names) if drop else variant for variant in self.sampler.variants(names)], length)
 
-    def integrate(self, noise: Float[Tensor, "b c ..."], conditionings: Sequence[Conditioning]) -> Float[Tensor, "b c ..."]:
-        """Take noise to latents by the sampler, told the same as `conditionings`."""
+    def integrate(self, noise: Float[Tensor, "b c ..."], conditionings: Conditionings) -> Float[Tensor, "b c ..."]:
+        """Take noise to latents by the sampler, which is told what `sampling_conditions` gives."""
 
         def velocity(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
             return self.path.velocity(x, self.backbone(x, t, conditioning).float(), t)
 
         with progress(f"sampling {len(noise)}") as report:
             return self.sampler.sample(velocity, noise.to(self.device), conditionings, progress=report)
+
+    def conditionings(self, batch: MediaBatch, variants: Sequence[frozenset[str]], length: int) -> Conditionings:
+        """What the sampler is told for `length` latent frames; override it to give the sampler's segments conditions of their own."""
+        return [self._variant(batch, variant) for variant in variants]
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b 3 t h w"]:

@@ -18,10 +18,12 @@ class Window:
     Args:
         start: first position.
         stop: one past the last position.
+        skipped: positions of the full window that would lie before the beginning of everything; `start` is then 0.
     """
 
     start: int
     stop: int
+    skipped: int = 0
 
     @property
     def size(self) -> int:
@@ -40,6 +42,10 @@ class Windows:
 
     Raises:
         ValueError: the overlap does not leave any progress.
+
+    A window that the beginning or the end of everything cuts keeps the weights that a full one has there. The Bartlett window is 0 at both
+    of its ends, so the ends of everything, and the seams of windows that share no more than one position, have only weights of 0; there all
+    windows that cover the position count alike. Everywhere else its zeros are zeros.
     """
 
     def __init__(self, *, size: int, overlap: int = 0, shape: Shape = "linear") -> None:
@@ -56,13 +62,12 @@ class Windows:
         return [Window(start, min(start + self.size, length)) for start in starts]
 
     def weights(self, window: Window, length: int) -> Float[Tensor, " t"]:
-        """Weights of one window, not yet normalised over windows; the outer ends of the whole length are never ramped down."""
+        """Weights m̂ of one window, not yet normalised over windows; linear ramps are left out at the ends of the whole length."""
         if self.shape == "uniform":
             return torch.ones(window.size)
-        position = torch.arange(window.size, dtype=torch.float32)
         if self.shape == "triangular":
-            middle = 0.5 * (window.size - 1)
-            return 1.0 - (position - middle).abs() / (middle + 1.0)
+            return bartlett(self.size)[window.skipped : window.skipped + window.size]
+        position = torch.arange(window.size, dtype=torch.float32)
         weights = torch.ones(window.size)
         if window.start > 0:
             ramp = min(self.overlap, window.size)
@@ -71,6 +76,15 @@ class Windows:
             weights[-self.overlap :] = torch.minimum(weights[-self.overlap :], 1.0 - position[: self.overlap] / self.overlap)
         return weights
 
+    def masks(self, length: int) -> list[Float[Tensor, " t"]]:
+        """Weights m of all windows in order, normalised so that at every position they sum to one."""
+        windows = self(length)
+        weights = [self.weights(window, length) for window in windows]
+        total = _added(windows, weights, length)
+        weights = [weight.where(total[window.start : window.stop] > 0, 1.0) for window, weight in zip(windows, weights, strict=True)]
+        total = _added(windows, weights, length)
+        return [weight / total[window.start : window.stop] for window, weight in zip(windows, weights, strict=True)]
+
     def blend(self, parts: Sequence[Tensor], length: int, *, dim: int) -> Tensor:
         """Weighted average of the parts computed on each window, along dimension `dim`."""
         windows = self(length)
@@ -78,13 +92,9 @@ class Windows:
         shape = list(parts[0].shape)
         shape[dim] = length
         total = parts[0].new_zeros(shape)
-        norm = torch.zeros(length, device=total.device)
-        for window, part in zip(windows, parts, strict=True):
-            weights = self.weights(window, length).to(total.device)
-            broadcast = weights.view(-1, *[1] * (total.ndim - dim - 1)).to(total.dtype)
-            total.narrow(dim, window.start, window.size).add_(part * broadcast)
-            norm[window.start : window.stop] += weights
-        return total / norm.view(-1, *[1] * (total.ndim - dim - 1)).to(total.dtype)
+        for window, mask, part in zip(windows, self.masks(length), parts, strict=True):
+            total.narrow(dim, window.start, window.size).add_(part * _along(mask, part, dim))
+        return total
 
     def stream(self, parts: Iterator[Tensor], length: int, *, dim: int) -> Iterator[Tensor]:
         """Blend parts as they come, holding one overlap at a time; yields finished stretches whose concatenation is `blend`.
@@ -92,15 +102,50 @@ class Windows:
         Only for overlaps of at most half a window, where no position belongs to three windows.
         """
         assert 2 * self.overlap <= self.size, "streaming needs overlaps of at most half a window"
-        tail, tail_norm = None, None
+        tail = None
         windows = self(length)
-        for index, (window, part) in enumerate(zip(windows, parts, strict=True)):
-            weights = self.weights(window, length).to(part.device)
-            shape = (-1, *[1] * (part.ndim - dim - 1))
-            weighted = part * weights.view(shape).to(part.dtype)
+        for index, (window, mask, part) in enumerate(zip(windows, self.masks(length), parts, strict=True)):
+            weighted = part * _along(mask, part, dim)
             if tail is not None:
                 weighted.narrow(dim, 0, tail.shape[dim]).add_(tail)
-                weights[: tail.shape[dim]] += tail_norm
             keep = window.size if index + 1 == len(windows) else windows[index + 1].start - window.start
-            yield weighted.narrow(dim, 0, keep) / weights[:keep].view(shape).to(part.dtype)
-            tail, tail_norm = weighted.narrow(dim, keep, window.size - keep), weights[keep:]
+            yield weighted.narrow(dim, 0, keep).contiguous()
+            tail = weighted.narrow(dim, keep, window.size - keep)
+
+
+class Segments(Windows):
+    """The paper's segmentation for extension (6.1.5): the ends of the windows are multiples of the hop.
+
+    J = ⌈N / n_hop⌉ segments; segment j of 1..J is [max(0, (j − 1)·n_hop − n_ctx), min(N, j·n_hop)], so the first has no context and is
+    n_hop long. Figure 29's example: windows of 20, overlaps of 5 and 30 positions give [0, 15] and [10, 30]. Arguments are those of
+    `Windows`: `size` is n_win, `overlap` is n_ctx, and n_hop is their difference.
+    """
+
+    def __call__(self, length: int) -> list[Window]:
+        """The segments that cover `length` positions in order; the first is without context, the last ends with the length."""
+        hop = self.size - self.overlap
+        starts = range(-self.overlap, max(1, length) - self.overlap, hop)
+        return [Window(max(0, start), min(start + self.size, length), skipped=max(0, -start)) for start in starts]
+
+
+def bartlett(size: int) -> Float[Tensor, " t"]:
+    """The triangular window of 6.1.5: m̂_n = 2/(n_win − 1) · ((n_win − 1)/2 − |n − (n_win − 1)/2|), zero at both ends.
+
+    Args:
+        size: number of weights n_win; a window of one position has the weight 1.
+    """
+    if size == 1:
+        return torch.ones(1)
+    middle = 0.5 * (size - 1)
+    return 1.0 - (torch.arange(size, dtype=torch.float32) - middle).abs() / middle
+
+
+def _added(windows: Sequence[Window], weights: Sequence[Tensor], length: int) -> Tensor:
+    total = torch.zeros(length)
+    for window, weight in zip(windows, weights, strict=True):
+        total[window.start : window.stop] += weight
+    return total
+
+
+def _along(mask: Tensor, like: Tensor, dim: int) -> Tensor:
+    return mask.to(like).view(-1, *[1] * (like.ndim - dim - 1))

@@ -10,10 +10,17 @@ _PUBLIC: dict[str, str] = {
     "AudioContext": "conditioners",
     "AudioTransformer": "model",
     "ClipFrameEncoder": "clip_frames",
+    "Continuity": "beam",
+    "DecodedScorer": "beam",
     "EmbeddedFrameEncoder": "frames",
     "FrameEncoder": "frames",
+    "MultiDiffusion": "multidiffusion",
     "OnsetSyncScorer": "scorer",
     "Scorer": "scorer",
+    "SegmentAutoregressive": "autoregressive",
+    "SegmentBeamSearch": "beam",
+    "SegmentConditionings": "segments",
+    "SegmentScorer": "beam",
     "VideoFrames": "conditioners",
     "VideoToAudio": "training",
     "sound_effects": "captions",
@@ -29,6 +36,9 @@ def moviegen_components() -> Iterable[Component]:
     yield Component("backbone", "moviegen_audio.AudioTransformer", "transformer over the frames of a latent sound (6.1.2)")
     yield Component("conditioner", "moviegen_audio.VideoFrames", "the nearest video frame's embedding for every latent frame (6.1.3)")
     yield Component("model", "moviegen_audio.VideoToAudio", "sounds for videos, captions, both, and around known parts (6.1)")
+    yield Component("sampler", f"{__name__}.MultiDiffusion", "long samples, all segments side by side (6.1.5)")
+    yield Component("sampler", f"{__name__}.SegmentAutoregressive", "long samples, one segment after another (6.1.5)")
+    yield Component("sampler", f"{__name__}.SegmentBeamSearch", "long samples, the best of several beginnings (6.1.5)")
 
 
 def __getattr__(name: str) -> Any:

@@ -97,17 +97,22 @@ class AudioTransformer(VideoTransformer):
                 f"a latent of shape {tuple(x_t.shape)} was given", "a sound's is (samples, channels, frames)", "give latents of sounds"
             )
         if x_t.shape[2] > self.max_frames:
-            raise UsageError(
-                f"a sound of {x_t.shape[2]} latent frames was given",
-                f"the backbone's table of positions ends at {self.max_frames}",
-                f"in training cut the sounds, or raise max_frames; in sampling give a sampler that works in windows: {_samplers()}",
-            )
+            raise too_long(x_t.shape[2], self.max_frames)
+
+
+def too_long(num_frames: int, max_frames: int) -> UsageError:
+    """What to say of a sound, or of a segment of one, that the backbone has no positions for."""
+    return UsageError(
+        f"{num_frames} latent frames of a sound at once were given",
+        f"the backbone's table of positions ends at {max_frames}",
+        f"in training cut the sounds, or raise max_frames; in sampling give a sampler a `window` of at most {max_frames}: {_samplers()}",
+    )
 
 
 def _samplers() -> str:
-    """The installed samplers that never show the backbone a whole long sound."""
+    """The installed samplers, of which those of long sounds never show the backbone the whole."""
     from moviegen_core.plugins import plugin_host
 
     offered = [found[0][0] for found in plugin_host().components.values()]
     names = [component.class_path.rpartition(".")[2] for component in offered if component.kind == "sampler"]
-    return ", ".join(f"{name} with `window`" if name == "FlowSampler" else name for name in sorted(names))
+    return ", ".join(sorted(names))

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from moviegen_audio.candidates import Candidate, best_of, candidate_keys, checked_score
 from moviegen_audio.captions import AudioCaption
+from moviegen_audio.conditioners import VideoFrames
 from moviegen_audio.infilling import Spans, join, kept_outside, known_frames
 from moviegen_audio.lengths import durations_of, lengths_of
+from moviegen_audio.model import too_long
 from moviegen_audio.scorer import Scorer
+from moviegen_audio.segments import SegmentConditionings
 from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
@@ -23,9 +26,11 @@ from moviegen_core.flow.path import Path
 from moviegen_core.flow.timesteps import Timesteps
 from moviegen_core.generator import FlowModel
 from moviegen_core.randomness import keyed_noise
+from moviegen_core.sampler import Conditionings
 from moviegen_t2v.growth import grow_stage
 
 _FADE_S = 0.01
+SEGMENT_CAPTIONS = "segment_captions"  # in the metadata of a sample
 
 
 class VideoToAudio(FlowModel):
@@ -182,6 +187,7 @@ class VideoToAudio(FlowModel):
         duration_s: float | None = None,
         video: Float[Tensor, "b 3 t h w"] | None = None,
         fps: float | Float[Tensor, " b"] | None = None,
+        segment_captions: Sequence[Sequence[str | AudioCaption]] | None = None,
         drop: bool = False,
     ) -> Float[Tensor, "b a s"]:
         """Generate a sound in [-1, 1] for every caption, for videos where they are given.
@@ -192,9 +198,12 @@ class VideoToAudio(FlowModel):
             duration_s: seconds; those of the videos, or else the model's own default, unless given.
             video: pixels in [-1, 1] of the videos that the sounds are for.
             fps: their frames per second.
+            segment_captions: for every sound a caption for each segment of a sampler of long sounds, in place of the one for all.
             drop: condition on nothing instead, the ablation that every figure is quoted beside.
         """
         batch = self._batch(captions, keys, video, fps)
+        if segment_captions is not None:
+            batch.metadata = [{SEGMENT_CAPTIONS: [str(caption) for caption in given]} for given in segment_captions]
         num_samples = lengths_of(batch, self.audio_hz, self.duration_s)[0] if duration_s is None else round(duration_s * self.audio_hz)
         return self.make(batch, num_samples, drop=drop).audio
 
@@ -316,9 +325,33 @@ class VideoToAudio(FlowModel):
             )
         return self.fill(batch, batch.audio, mask.repeat_interleave(hop, dim=1)[:, :num_samples])
 
+    def conditionings(self, batch: MediaBatch, variants: Sequence[frozenset[str]], length: int) -> Conditionings:
+        """What the sampler is told; of its segments each has what belongs to it, and its own caption where there are some.
+
+        Frames are embedded within the whole, so that those at a segment's ends have their neighbours.
+        """
+        windows = self.sampler.segments(length)
+        if len(windows) == 1:
+            return super().conditionings(batch, variants, length)
+        encoders = [conditioner for conditioner in self.conditioners.values() if isinstance(conditioner, VideoFrames)]
+        if batch.video is not None and len(encoders) == 1:
+            features, fps = encoders[0].embed(batch)
+            batch = replace(batch, video=None, fps=None, extras=batch.extras | {"visual_features": features, "visual_fps": fps})
+        told = [metadata.get(SEGMENT_CAPTIONS) for metadata in batch.metadata]
+        return SegmentConditionings(batch, variants, self._variant, windows, captions=told if told and all(told) else None)
+
+    def _require_short_segments(self, length: int) -> None:
+        """Refuse what the backbone could not take, before anything is encoded."""
+        most = getattr(self.backbone, "max_frames", length)
+        longest = max(window.size for window in self.sampler.segments(length))
+        if longest > most:
+            raise too_long(longest, most)
+
     def _best(self, batch: MediaBatch, finish: Callable[[Tensor], Tensor], *, drop: bool = False) -> Candidate:
         """Sample latents of the shape of the batch's; `finish` makes sounds of them."""
-        conditionings = self.conditionings(batch, drop=drop)
+        length = batch.latents.shape[2]
+        self._require_short_segments(length)
+        conditionings = self.sampling_conditions(batch, length, drop=drop)
 
         def candidate(number: int) -> Candidate:
             keys = candidate_keys(batch.keys, number)

@@ -95,7 +95,7 @@ def test_the_papers_size():
 
 @pytest.mark.parametrize("shape", [(1, 4, 21), (1, 4, 3, 1, 1)])
 def test_what_is_too_long_or_no_sound_is_refused(shape):
-    told = "21 latent frames.*ends at 20.*FlowSampler with `window`" if len(shape) == 3 else "a sound's is"
+    told = "21 latent frames.*ends at 20.*`window` of at most 20: .*MultiDiffusion" if len(shape) == 3 else "a sound's is"
     with pytest.raises(UsageError, match=told):
         AudioTransformer(**SIZES)(torch.randn(shape), torch.rand(1), Conditioning())
 

@@ -15,6 +15,7 @@ from moviegen_audio.captions import sound_effects
 from moviegen_audio.conditioners import AudioContext, VideoFrames
 from moviegen_audio.frames import EmbeddedFrameEncoder
 from moviegen_audio.model import AudioTransformer
+from moviegen_audio.multidiffusion import MultiDiffusion
 from moviegen_audio.scorer import OnsetSyncScorer
 from moviegen_audio.training import VideoToAudio
 from moviegen_core.autoencoder import AudioAutoencoder
@@ -217,10 +218,31 @@ def test_lengths_are_those_of_what_is_given(model, given, lengths):
 
 def test_a_sound_beyond_the_positions_needs_windows():
     model = make_model(max_frames=15)
-    with pytest.raises(UsageError, match="a sound of 25 latent frames.*ends at 15.*FlowSampler with `window`"):
-        model.generate(["a dog"], duration_s=1.0)
-    model.sampler = FlowSampler(steps=2, schedule=LinearSchedule(), window=15, window_overlap=5)
-    assert model.generate(["a dog"], duration_s=1.0).shape == (1, 1, 1000)
+    for sampler in (model.sampler, MultiDiffusion(window=16, hop=10)):
+        model.sampler = sampler
+        with pytest.raises(UsageError, match="latent frames of a sound at once.*ends at 15.*SegmentAutoregressive"):
+            model.generate(["a dog"], duration_s=1.0)
+    for sampler in (FlowSampler(steps=2, window=15, window_overlap=5), MultiDiffusion(window=15, hop=10, steps=2)):
+        model.sampler = sampler
+        assert model.generate(["a dog"], duration_s=1.0).shape == (1, 1, 1000)
+
+
+def test_segments_have_the_frames_of_the_whole_and_captions_of_their_own():
+    model = make_model(max_frames=15)
+    model.sampler = MultiDiffusion(window=15, hop=10, steps=2, guidance_scale=2.0)
+    given = a_batch(video=a_video(num_frames=16), fps=torch.tensor([8.0, 16.0]), latents=torch.randn(2, 4, 25))
+    given.extras["context_mask"] = torch.zeros(2, 25, dtype=torch.bool)
+    whole = model._variant(given, frozenset())
+    make = model.sampling_conditions(given, 25)
+    for number, window in enumerate(model.sampler.segments(25)):
+        told, _ = make(number, window)
+        torch.testing.assert_close(told.aligned, whole.aligned[:, window.start : window.stop])
+        torch.testing.assert_close(told.context, whole.context)
+    captions = [["a dog", "rain", "wind"]] * 2
+    one = model.generate(["a dog"] * 2, duration_s=1.0, segment_captions=captions)
+    assert not torch.equal(one, model.generate(["a dog"] * 2, duration_s=1.0))
+    with pytest.raises(UsageError, match="2 captions were given for the segments"):
+        model.generate(["a dog"] * 2, duration_s=1.0, segment_captions=[["a dog", "rain"]] * 2)
 
 
 def test_prompts_for_nothing_are_refused(model):
