@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moviegen_audio.candidates import Candidate, best_of, candidate_keys, checked_score
 from moviegen_audio.captions import AudioCaption
+from moviegen_audio.checking import require_condition, require_finite
 from moviegen_audio.conditioners import VideoFrames
 from moviegen_audio.infilling import Spans, join, kept_outside, known_frames
 from moviegen_audio.lengths import durations_of, lengths_of
@@ -161,7 +162,7 @@ class VideoToAudio(FlowModel):
                 "give sound and `model.autoencoder`",
             )
         self._check_rate(batch.audio_hz)
-        _require_finite(batch.audio, batch.keys)
+        require_finite(batch.audio, batch.keys)
         return self._encode(batch.audio)
 
     def _encode(self, audio: Float[Tensor, "b a s"]) -> Float[Tensor, "b c t"]:
@@ -277,7 +278,7 @@ class VideoToAudio(FlowModel):
         audio, kept = audio.to(self.device), kept.to(self.device)
         autoencoder = self._require_autoencoder()
         sound = torch.where(kept[:, None], audio, 0.0)
-        _require_finite(sound, batch.keys)
+        require_finite(sound, batch.keys)
         known, num_samples = known_frames(kept, autoencoder.hop_length), audio.shape[2]
         context = torch.where(known[:, None], self._encode(sound), 0.0)
 
@@ -292,7 +293,7 @@ class VideoToAudio(FlowModel):
 
         Where `extras["context_mask"]` (b, t) marks latent frames of the batch's sounds that are given, the others are filled in.
         """
-        _require_condition(batch)
+        require_condition(batch)
         lengths = lengths_of(batch, self.audio_hz, self.duration_s)
         if "context_mask" in batch.extras:
             made = self._fill_marked(batch)
@@ -375,23 +376,3 @@ class VideoToAudio(FlowModel):
 def _told(batch: MediaBatch, context: Float[Tensor, "b c t"], known: Bool[Tensor, "b t"]) -> MediaBatch:
     """What conditioners see in sampling: the latents that are known, zeros elsewhere, and which they are."""
     return replace(batch, latents=context, extras=batch.extras | {"context_mask": known})
-
-
-def _require_finite(audio: Float[Tensor, "b a s"], keys: Sequence[str]) -> None:
-    finite = audio.isfinite().flatten(1).all(1)
-    if not finite.all():
-        bad = [key for key, is_finite in zip(keys, finite.tolist(), strict=True) if not is_finite]
-        raise UsageError(f"the sound {bad[0]!r} holds NaN or infinity", "samples are numbers from -1 to 1", "mend or leave out that sound")
-
-
-def _require_condition(batch: MediaBatch) -> None:
-    """Refuse prompts that ask for nothing."""
-    if batch.video is not None or {"visual_features", "context_mask"} & set(batch.extras) or batch.text:
-        return
-    silent = [key for key, caption in zip(batch.keys, batch.captions, strict=True) if not caption.strip()]
-    if silent:
-        raise UsageError(
-            f"{silent[0]!r} was given with neither a video nor a caption",
-            "a sound is made for a video, a caption, both, or around a known part",
-            "give one of them; `generate([''])` makes a sound of nothing",
-        )
