@@ -1,6 +1,6 @@
 """Scorers: how well a sound goes with what it was made for; the best of several candidates is kept (6.1.6)."""
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
@@ -13,10 +13,18 @@ _ENVELOPE_HZ = 100
 _WINDOW = 1024
 
 
-@runtime_checkable
-class Scorer(Protocol):
-    """Tells which of several sounds is best. One with weights loads them at its first use."""
+class Scorer(ABC):
+    """Tells which of several sounds is best. One with weights loads them at its first use.
 
+    Any class with a method `score` counts as one, in YAML too. It is no `Protocol`, because jsonargparse takes classes for one only where
+    annotations are the very same, which those of jaxtyping never are.
+    """
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        return callable(getattr(other, "score", None)) if cls is Scorer else NotImplemented
+
+    @abstractmethod
     def score(self, audio: Float[Tensor, "b a s"], audio_hz: int, batch: MediaBatch) -> Float[Tensor, " b"]:
         """A finite number for each sound, higher for a better one.
 
@@ -25,10 +33,9 @@ class Scorer(Protocol):
             audio_hz: their samples per second.
             batch: what they were made for: captions, video with its fps, extras.
         """
-        ...
 
 
-class OnsetSyncScorer:
+class OnsetSyncScorer(Scorer):
     """Agreement of what is heard with what moves: the correlation over video frames of onset strength with motion energy.
 
     It needs no weights. It is a stand-in for the ImageBind score of the paper: it knows when something should be heard, not what.

@@ -74,7 +74,7 @@ class VideoToAudio(FlowModel):
         joint_dropout: float = 0.2,
         duration_s: float = 10.0,
         num_candidates: int = 1,
-        scorer: Scorer | object | None = None,  # jsonargparse takes a class for the protocol only where annotations are the very same
+        scorer: Scorer | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -91,12 +91,6 @@ class VideoToAudio(FlowModel):
             joint_dropout=joint_dropout,
             seed=seed,
         )
-        if scorer is not None and not isinstance(scorer, Scorer):
-            raise UsageError(
-                f"the scorer {scorer!r} was given",
-                "a scorer is an object with score(audio, audio_hz, batch)",
-                "give the path of such a class, e.g. moviegen_audio.OnsetSyncScorer, and arguments that it has",
-            )
         if num_candidates < 1 or (num_candidates > 1 and scorer is None):
             raise UsageError(
                 f"num_candidates={num_candidates} was given{'' if scorer else ' without a scorer'}",

@@ -69,6 +69,7 @@ def test_a_scorer_and_an_encoder_can_be_named(preset):
     encoder = {"class_path": "moviegen_audio.EmbeddedFrameEncoder", "init_args": {"feature_width": 12}}
     video = {"class_path": "moviegen_audio.VideoFrames", "init_args": {"encoder": encoder}}
     scorer = {"class_path": "moviegen_audio.OnsetSyncScorer", "init_args": {"max_lag": 2}}
+    assert isinstance(build_model(compose([preset("300m", scorer="moviegen_audio.OnsetSyncScorer")])).scorer, OnsetSyncScorer)
     model = build_model(compose([preset("300m", scorer=scorer, num_candidates=8, conditioners={"video": video})]))
     assert isinstance(model.scorer, OnsetSyncScorer) and (model.scorer.max_lag, model.num_candidates) == (2, 8)
     conditioner = model.factories[1]["video"](16)
@@ -77,7 +78,7 @@ def test_a_scorer_and_an_encoder_can_be_named(preset):
 
 def test_arguments_that_a_scorer_has_not_are_told(preset):
     scorer = {"class_path": "moviegen_audio.OnsetSyncScorer", "init_args": {"max_leg": 2}}
-    with pytest.raises(ValueError, match=r"max_leg.*was given; a scorer is an object with score\(audio, audio_hz, batch\)"):
+    with pytest.raises(ValueError, match="max_leg"):
         build_model(compose([preset("300m", scorer=scorer)]))
 
 

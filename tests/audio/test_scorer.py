@@ -57,6 +57,15 @@ def test_sounds_in_time_score_higher():
     assert isinstance(scorer, Scorer)
 
 
+def test_any_class_that_scores_is_a_scorer():
+    class Mine:
+        def score(self, audio, audio_hz, batch):
+            return audio.mean((1, 2))
+
+    assert isinstance(Mine(), Scorer) and issubclass(Mine, Scorer)
+    assert not issubclass(dict, Scorer) and not issubclass(Mine, OnsetSyncScorer)
+
+
 def test_no_video_is_refused():
     with pytest.raises(UsageError, match="OnsetSyncScorer"):
         OnsetSyncScorer().score(clicks([0.5]), HZ, MediaBatch(captions=["a"], keys=["k"]))
