@@ -9,6 +9,7 @@ import av
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from moviegen_audio.captions import sound_effects
@@ -24,6 +25,7 @@ from moviegen_core.callbacks.writers import PredictionWriter
 from moviegen_core.errors import UsageError
 from moviegen_core.flow.schedules import LinearSchedule
 from moviegen_core.flow.solvers import MidpointSolver
+from moviegen_core.parallel.planner.checking import check_run
 from moviegen_core.sampler import FlowSampler
 from moviegen_core.testing import check_autoencoder, check_component_typed
 from moviegen_text.embedded import HashedWordConditioner
@@ -384,6 +386,30 @@ def test_sizes_for_the_planner(model):
         (SimpleNamespace(), []),
     ):
         assert model.training_shapes(autoencoder, data) == shapes
+
+
+def test_a_training_that_cannot_fit_is_refused_by_the_datas_durations(monkeypatch):
+    model = make_model()
+    with torch.device("meta"):
+        model.backbone = model.factories[0]()
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.state.fn = TrainerFn.FITTING
+    told = {"strategy": trainer.strategy, "state": trainer.state, "precision": trainer.precision, "num_devices": 1}
+
+    def run(**data):
+        return SimpleNamespace(**told, accumulate_grad_batches=1, datamodule=SimpleNamespace(batch_size=4, **data))
+
+    check_run(model, run(duration_s=1.0))
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr("moviegen_core.parallel.planner.checking.check_memory", lambda *_, **told: seen.append(told["latent_shape"]))
+        check_run(model, run(buckets=[SimpleNamespace(duration_s=30.0), SimpleNamespace(duration_s=0.1)]))
+    assert seen == [(4, 750)]
+    monkeypatch.setattr("moviegen_core.parallel.planner.checking._memory_of", lambda device: 1000)
+    with pytest.raises(UsageError, match="micro-batch 4"):
+        check_run(model, run(duration_s=1.0))
+    with pytest.warns(UserWarning, match="may run out"):
+        check_run(model, run())
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
