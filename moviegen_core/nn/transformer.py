@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from moviegen_core.errors import UsageError
 from moviegen_core.nn.attention import Attention
 from moviegen_core.nn.linear import Projection
 from moviegen_core.nn.modulation import LayerModulation, RMSNorm
@@ -82,6 +83,8 @@ class TransformerBlock(nn.Module):
         feed_forward: FeedForwardKind = "swiglu",
     ) -> None:
         super().__init__()
+        if feed_forward not in _FEED_FORWARD:
+            raise UsageError(f"feed_forward={feed_forward!r} was given", f"known are {', '.join(_FEED_FORWARD)}", "give one of them")
         self.modulation = LayerModulation(width=width)
         self.self_norm = RMSNorm(width=width, eps=norm_eps)
         self.self_attention = Attention(width=width, num_heads=num_heads, output_gain=output_gain)

@@ -1,6 +1,7 @@
 """What a sound is conditioned on beside its caption: the frames of a video, and the parts of the sound that are known (6.1.3)."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from moviegen_core.batch import MediaBatch
 from moviegen_core.conditioner import Conditioner, Conditioning
 from moviegen_core.errors import UsageError
 from moviegen_core.randomness import keyed_share
+
+if TYPE_CHECKING:
+    from moviegen_core.parallel.plan import ParallelPlan
 
 METACLIP_WIDTH = 1024
 
@@ -60,7 +64,7 @@ class VideoFrames(Conditioner):
 
     def forward(self, batch: MediaBatch) -> Conditioning:
         """Add the nearest frames' embeddings."""
-        features, fps = self.embed(batch)
+        features, fps = self._embed(batch)
         if features is None:
             return Conditioning(aligned=self._nothing(batch) + self._touched())
         nearest = nearest_frames(_num_latent_frames(batch, self), self.latent_hz, fps.to(features.device), features.shape[1])
@@ -77,6 +81,13 @@ class VideoFrames(Conditioner):
         Raises:
             UsageError: there is no frame rate, no encoder for the video, or embeddings have another width.
         """
+        return self._embed(batch)
+
+    def parallelize(self, plan: "ParallelPlan") -> None:
+        """Shard this conditioner in place; it is whole while `forward`, `null` or `embed` runs."""
+        plan.shard(self, methods=["null", "embed"])
+
+    def _embed(self, batch: MediaBatch) -> tuple[Tensor, Tensor] | tuple[None, None]:
         device = self.projection.weight.device
         features, fps = batch.extras.get("visual_features"), batch.extras.get("visual_fps")
         if features is not None:
@@ -156,7 +167,7 @@ class AudioContext(Conditioner):
         uniform = torch.rand(len(batch), 3) if self.training else torch.tensor([_keyed_draws(key) for key in batch.keys])
         return self.masks.given(uniform, _num_latent_frames(batch, self))
 
-    def parallelize(self, plan: object) -> None:
+    def parallelize(self, plan: "ParallelPlan") -> None:
         """Leave it: it has no weights to shard."""
 
 

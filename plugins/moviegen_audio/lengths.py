@@ -3,6 +3,7 @@
 from typing import Any
 
 from moviegen_core.batch import MediaBatch
+from moviegen_core.errors import UsageError
 
 
 def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]:
@@ -17,15 +18,32 @@ def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]
     features, visual_fps = batch.extras.get("visual_features"), batch.extras.get("visual_fps")
     has_context = "context_mask" in batch.extras
     if batch.video is not None and batch.fps is not None and not has_context:
-        durations = [batch.video.shape[2] / fps for fps in batch.fps.tolist()]
+        durations = [_seconds(batch.video.shape[2], fps) for fps in batch.fps.tolist()]
     elif features is not None and visual_fps is not None and not has_context:
-        durations = [features.shape[1] / fps for fps in visual_fps.tolist()]
+        durations = [_seconds(features.shape[1], fps) for fps in visual_fps.tolist()]
     elif batch.audio is not None and batch.audio_hz is not None:
         durations = [batch.audio.shape[2] / batch.audio_hz] * len(batch)
     else:
         metadata = batch.metadata or [{}] * len(batch)
         durations = [float(told.get("duration_s") or duration_s) for told in metadata]
-    return [max(1, round(seconds * audio_hz)) for seconds in durations]
+    return [num_samples_of(seconds, audio_hz) for seconds in durations]
+
+
+def num_samples_of(duration_s: float, audio_hz: int) -> int:
+    """Samples of a sound, at least one.
+
+    Raises:
+        UsageError: the duration is not above 0, or no number.
+    """
+    if not 0.0 < duration_s < float("inf"):
+        raise UsageError(f"a duration of {duration_s:g} s was given", "a sound lasts some time", "give seconds above 0")
+    return max(1, round(duration_s * audio_hz))
+
+
+def _seconds(num_frames: int, fps: float) -> float:
+    if not 0.0 < fps < float("inf"):
+        raise UsageError(f"a video of {fps:g} frames per second was given", "its sound lasts as long as it does", "give its frame rate")
+    return num_frames / fps
 
 
 def durations_of(data: Any) -> list[float]:

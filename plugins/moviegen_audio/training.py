@@ -14,7 +14,7 @@ from moviegen_audio.captions import AudioCaption
 from moviegen_audio.checking import require_condition, require_finite
 from moviegen_audio.conditioners import VideoFrames
 from moviegen_audio.infilling import Spans, join, kept_outside, known_frames
-from moviegen_audio.lengths import durations_of, lengths_of
+from moviegen_audio.lengths import durations_of, lengths_of, num_samples_of
 from moviegen_audio.model import too_long
 from moviegen_audio.scorer import Scorer
 from moviegen_audio.segments import SegmentConditionings
@@ -97,8 +97,7 @@ class VideoToAudio(FlowModel):
                 "it counts from 1, and of several the best by a scorer is kept",
                 "give a scorer such as OnsetSyncScorer, or num_candidates 1",
             )
-        if not duration_s > 0.0:
-            raise UsageError(f"duration_s={duration_s} was given", "a sound lasts some time", "give seconds above 0")
+        num_samples_of(duration_s, 1)  # refuses what is none
         self.duration_s, self.num_candidates, self.scorer = duration_s, num_candidates, scorer
 
     # -- building ------------------------------------------------------------------------------------------------------------------
@@ -199,8 +198,8 @@ class VideoToAudio(FlowModel):
         batch = self._batch(captions, keys, video, fps)
         if segment_captions is not None:
             batch.metadata = [{SEGMENT_CAPTIONS: [str(caption) for caption in given]} for given in segment_captions]
-        num_samples = lengths_of(batch, self.audio_hz, self.duration_s)[0] if duration_s is None else round(duration_s * self.audio_hz)
-        return self.make(batch, num_samples, drop=drop).audio
+        lengths = lengths_of(batch, self.audio_hz, self.duration_s) if duration_s is None else [num_samples_of(duration_s, self.audio_hz)]
+        return self.make(batch, max(lengths), drop=drop).audio
 
     @torch.no_grad()
     def sample(self, batch: MediaBatch, num_frames: int, height: int = 1, width: int = 1, *, drop: bool = False) -> Tensor:
@@ -256,6 +255,10 @@ class VideoToAudio(FlowModel):
             after_s: seconds to generate after them.
             given: captions, keys, video and fps of the whole, as for `infill`.
         """
+        if min(before_s, after_s) < 0.0:
+            raise UsageError(
+                f"before_s={before_s:g} and after_s={after_s:g} were given", "a sound grows by them", "give seconds of 0 or more"
+            )
         around = (round(before_s * self.audio_hz), round(after_s * self.audio_hz))
         kept = torch.ones(len(audio), audio.shape[2], dtype=torch.bool)
         return self.infill(torch.nn.functional.pad(audio, around), kept=torch.nn.functional.pad(kept, around), **given)

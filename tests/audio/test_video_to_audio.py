@@ -284,8 +284,18 @@ def test_the_loudest_of_three_candidates_is_kept(model):
 
 @pytest.mark.parametrize("given", [{"num_candidates": 2}, {"num_candidates": 0}, {"duration_s": 0.0}, {"duration_s": float("nan")}])
 def test_settings_that_make_no_sense_are_refused(given):
-    with pytest.raises(UsageError, match=next(iter(given))):
+    with pytest.raises(UsageError, match="a duration of" if "duration_s" in given else "num_candidates"):
         make_model(**given)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, float("nan"), float("inf")])
+def test_durations_and_rates_that_are_none_are_refused(model, wrong):
+    with pytest.raises(UsageError, match="a duration of"):
+        model.generate(["a dog"], duration_s=wrong)
+    with pytest.raises(UsageError, match="frames per second was given"):
+        model.generate(["a dog"], video=a_video(1), fps=wrong)
+    with pytest.raises(UsageError, match="a sound grows by them|both or neither|leaves some out"):
+        model.outfill(a_sound(), before_s=-1.0, after_s=2.0)
 
 
 def test_candidates_by_synchrony_need_a_video():

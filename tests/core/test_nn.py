@@ -235,3 +235,15 @@ def test_gradients_of_positions_add_up_over_backward_passes(sizes):
     total = (first + second).view(*sizes, 8)
     for table, others in ((positions.frames, (1, 2)), (positions.rows, (0, 2)), (positions.columns, (0, 1))):
         torch.testing.assert_close(table.grad, total.sum(others))
+
+
+def test_feed_forward_networks_with_and_without_a_gate():
+    block = TransformerBlock(width=WIDTH, ffn_width=FFN, num_heads=HEADS, feed_forward="gelu")
+    x = torch.randn(2, 5, WIDTH)
+    inner = x @ block.ffn.w1.weight.T
+    inner = 0.5 * inner * (1.0 + torch.tanh((2.0 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
+    torch.testing.assert_close(block.ffn(x), inner @ block.ffn.w2.weight.T, atol=1e-5, rtol=1e-4)
+    gated = TransformerBlock(width=WIDTH, ffn_width=FFN, num_heads=HEADS)
+    assert sum(p.numel() for p in gated.parameters()) - sum(p.numel() for p in block.parameters()) == WIDTH * FFN
+    with pytest.raises(UsageError, match="feed_forward='relu' was given; known are swiglu, gelu"):
+        TransformerBlock(width=WIDTH, ffn_width=FFN, num_heads=HEADS, feed_forward="relu")
