@@ -5,8 +5,18 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
+
+
+def require_sound(autoencoder: Autoencoder) -> AudioAutoencoder:
+    """The autoencoder, which is one of sounds."""
+    if not isinstance(autoencoder, AudioAutoencoder):
+        raise UsageError(
+            f"the autoencoder {type(autoencoder).__name__} was given", "sounds need an AudioAutoencoder", "give one such as DacVae"
+        )
+    return autoencoder
 
 
 def require_finite(audio: Float[Tensor, "b a s"], keys: Sequence[str]) -> None:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from moviegen_audio.candidates import Candidate, best_of, candidate_keys, checked_score
 from moviegen_audio.captions import AudioCaption
-from moviegen_audio.checking import require_condition, require_finite
+from moviegen_audio.checking import require_condition, require_finite, require_sound
 from moviegen_audio.conditioners import VideoFrames
 from moviegen_audio.infilling import Spans, join, kept_outside, known_frames
 from moviegen_audio.lengths import durations_of, lengths_of, num_samples_of
 from moviegen_audio.model import too_long
 from moviegen_audio.scorer import Scorer
-from moviegen_audio.segments import SegmentConditionings
+from moviegen_audio.segments import LATENT_HZ, SegmentConditionings
 from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
@@ -106,12 +106,13 @@ class VideoToAudio(FlowModel):
         super()._build()
         if self.autoencoder is None:
             return
+        rate = require_sound(self.autoencoder).latent_rate
         for name, conditioner in self.conditioners.items():
-            latent_hz = getattr(conditioner, "latent_hz", self.autoencoder.latent_rate)
-            if latent_hz != self.autoencoder.latent_rate:
+            latent_hz = getattr(conditioner, "latent_hz", rate)
+            if latent_hz != rate:
                 raise UsageError(
                     f"latent_hz={latent_hz:g} was given to the conditioner '{name}'",
-                    f"{type(self.autoencoder).__name__} gives {self.autoencoder.latent_rate:g} latent frames per second",
+                    f"{type(self.autoencoder).__name__} gives {rate:g} latent frames per second",
                     "give that to the conditioner",
                 )
 
@@ -128,8 +129,7 @@ class VideoToAudio(FlowModel):
         return [self._shape(autoencoder, duration_s) for duration_s in durations_of(data)]
 
     def _shape(self, autoencoder: Autoencoder, duration_s: float) -> tuple[int, ...]:
-        assert isinstance(autoencoder, AudioAutoencoder)
-        return autoencoder.latent_shape(round(duration_s * autoencoder.sample_rate))
+        return autoencoder.latent_shape(num_samples_of(duration_s, require_sound(autoencoder).sample_rate))
 
     @property
     def audio_hz(self) -> int:
@@ -329,14 +329,21 @@ class VideoToAudio(FlowModel):
         Frames are embedded within the whole, so that those at a segment's ends have their neighbours.
         """
         windows = self.sampler.segments(length)
-        if len(windows) == 1:
+        told = [metadata.get(SEGMENT_CAPTIONS) for metadata in batch.metadata]
+        captions, rate = told if told and all(told) else None, self._require_autoencoder().latent_rate
+        if captions and rate != LATENT_HZ:
+            raise UsageError(
+                "captions of segments were given",
+                f"segments are cut at {LATENT_HZ:g} latent frames a second, not {rate:g}",
+                "give one for all",
+            )
+        if len(windows) == 1 or rate != LATENT_HZ:
             return super().conditionings(batch, variants, length)
         encoders = [conditioner for conditioner in self.conditioners.values() if isinstance(conditioner, VideoFrames)]
         if batch.video is not None and len(encoders) == 1:
             features, fps = encoders[0].embed(batch)
             batch = replace(batch, video=None, fps=None, extras=batch.extras | {"visual_features": features, "visual_fps": fps})
-        told = [metadata.get(SEGMENT_CAPTIONS) for metadata in batch.metadata]
-        return SegmentConditionings(batch, variants, self._variant, windows, captions=told if told and all(told) else None)
+        return SegmentConditionings(batch, variants, self._variant, windows, captions=captions)
 
     def _require_short_segments(self, length: int) -> None:
         """Refuse what the backbone could not take, before anything is encoded."""

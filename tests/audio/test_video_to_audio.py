@@ -19,7 +19,7 @@ from moviegen_audio.model import AudioTransformer
 from moviegen_audio.multidiffusion import MultiDiffusion
 from moviegen_audio.scorer import OnsetSyncScorer
 from moviegen_audio.training import VideoToAudio
-from moviegen_core.autoencoder import AudioAutoencoder
+from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
 from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.writers import PredictionWriter
 from moviegen_core.errors import UsageError
@@ -165,6 +165,12 @@ def test_one_bad_sound_is_named(model):
 def test_a_latent_rate_of_its_own_is_refused():
     with pytest.raises(UsageError, match=r"latent_hz=50 was given to the conditioner 'video'.*gives 25 latent frames"):
         make_model(latent_hz=50.0)
+
+
+def test_an_autoencoder_of_videos_is_refused():
+    model = VideoToAudio(backbone=AudioTransformer, conditioners={}, autoencoder=Autoencoder)
+    with pytest.raises(UsageError, match="the autoencoder Autoencoder was given"):
+        model.sample_shape(Autoencoder())
 
 
 def test_an_earlier_stage_without_context_and_with_shorter_sounds_grows():
