@@ -1,12 +1,14 @@
 """The autoencoder interface: pixels (or sound) to normalised latents and back."""
 
 import hashlib
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
 
 
@@ -107,6 +109,20 @@ class AudioAutoencoder(Autoencoder):
     def latent_shape(self, num_frames: int, height: int = 1, width: int = 1) -> tuple[int, ...]:
         """Latent shape (c, t) of a sound of `num_frames` samples per channel; t is rounded up, and a sound has neither rows nor columns."""
         return self.latent_channels, -(-num_frames // self.hop_length)
+
+    def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
+        """Normalised latents of a batch of sounds, for the latent cache.
+
+        Raises:
+            UsageError: the batch has no sounds, or sounds at another rate.
+        """
+        if batch.audio is None or batch.audio_hz != self.sample_rate:
+            exists = "the batch has none" if batch.audio is None else f"the batch has some at {batch.audio_hz} Hz"
+            raise UsageError(
+                f"{type(self).__name__} encodes sounds at {self.sample_rate} Hz", exists, f"give `data.audio_hz: {self.sample_rate}`"
+            )
+        latents = self.encode(batch.audio).float()
+        return {"keys": batch.keys, "captions": batch.captions, "latents": latents, "metadata": batch.metadata}
 
     def encode(self, media: Float[Tensor, "b a s"], *, sample: bool = False) -> Float[Tensor, "b c t"]:
         """Encode a sound in [-1, 1] of any length, silence added at its end up to a whole latent frame.

@@ -7,6 +7,9 @@ from typing import Any
 from moviegen_core import Command, Component, hookimpl
 
 _PUBLIC = {
+    "AudioData": "audio_data",
+    "AudioDecoder": "audio",
+    "AudioSampleDecoder": "audio_decoding",
     "BatchStream": "plan",
     "Bucket": "buckets",
     "ImageMix": "mixing",
@@ -27,7 +30,9 @@ _PUBLIC = {
     "aspect_sizes": "buckets",
     "latent_bytes": "tensors",
     "paper_buckets": "buckets",
+    "read_audio": "audio",
     "text_bytes": "tensors",
+    "visual_bytes": "tensors",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
@@ -36,6 +41,7 @@ __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 def moviegen_components() -> Iterable[Component]:
     """The data modules and the latent cache, by name."""
     yield Component("data", "moviegen_data.ShardData", "videos, images or cached latents from shards")
+    yield Component("data", "moviegen_data.AudioData", "sounds, or videos with sound, or their cached latents, from shards")
     yield Component("data", "moviegen_data.PromptData", "prompts from a list or a file, with fps and camera motion as controls")
     yield Component("data", "moviegen_data.ToyWorldData", "moving shapes with captions and ground truth, rendered while training")
     yield Component("callback", "moviegen_data.LatentShardWriter", "the latent cache: what an autoencoder makes of shards, as shards")

@@ -16,7 +16,7 @@ from moviegen_core.parallel.place import data_place
 from moviegen_data.buckets import Bucket
 from moviegen_data.decoding import ClipPosition, SampleDecoder
 from moviegen_data.faults import SkipReport, logger
-from moviegen_data.grouping import group_by_bucket, group_by_latent_shape
+from moviegen_data.grouping import group_by_bucket, group_by_latent_shape, latent_bucket
 from moviegen_data.loader import LoadedBatch, ShardDataset, ShardLoader
 from moviegen_data.mixing import ImageMix, Source
 from moviegen_data.order import SampleOrder
@@ -140,6 +140,26 @@ class ShardData(LightningDataModule):
         """Make the decoder of samples; a subclass that reads further parts makes its own."""
         return SampleDecoder(clip_position=clip_position, **self.decoding)
 
+    def group(
+        self, sources: Sequence[Source], readers: Sequence[ShardReader], buckets: Sequence[Bucket], *, carry: bool
+    ) -> tuple[Sequence[Bucket], list[list[np.ndarray | None]], list[float] | None]:
+        """The shapes of batches; for each source the sample numbers of each shape (None for all); and the shapes' shares of the batches.
+
+        Args:
+            sources: the addresses, with their weights.
+            readers: their readers.
+            buckets: the shapes that were asked for.
+            carry: true for training.
+        """
+        if self.latents:
+            groups = [group_by_latent_shape(reader) for reader in readers]
+            shapes = sorted({shape for group in groups for shape in group})
+            empty = np.empty(0, dtype=np.int64)
+            return [latent_bucket(shape) for shape in shapes], [[group.get(shape, empty) for shape in shapes] for group in groups], None
+        if self.bucketed:
+            return buckets, [group_by_bucket(reader, buckets) for reader in readers], None
+        return buckets, [[None] for _ in readers], None
+
     # -- what was skipped ------------------------------------------------------------------------------------------------------------
 
     @property
@@ -211,15 +231,7 @@ class ShardData(LightningDataModule):
     ) -> tuple[list[ShardReader], BatchStream]:
         sources = as_sources(urls)
         readers = [self._reader(source.urls) for source in sources]
-        if self.latents:
-            groups = [group_by_latent_shape(reader) for reader in readers]
-            shapes = sorted({shape for group in groups for shape in group})
-            buckets = [Bucket(num_frames=shape[1], height=shape[2], width=shape[3]) for shape in shapes]
-            chosen = [[group.get(shape, np.empty(0, dtype=np.int64)) for shape in shapes] for group in groups]
-        elif self.bucketed:
-            chosen = [group_by_bucket(reader, buckets) for reader in readers]
-        else:
-            chosen = [[None] for _ in readers]
+        buckets, chosen, batch_weights = self.group(sources, readers, buckets, carry=carry)
         weights = [source.weight for source in sources] if len(sources) > 1 else [float(len(reader)) for reader in readers]
         parts: list[list[BucketPart]] = [[] for _ in buckets]
         for number, (reader, some, weight) in enumerate(zip(readers, chosen, weights, strict=True)):
@@ -234,7 +246,8 @@ class ShardData(LightningDataModule):
             )
         place = data_place(self.trainer)
         made = BatchStream(
-            buckets, parts, batch_size=batch_size, stream=stream, seed=self.seed, rank=place.rank, world_size=place.count, carry=carry
+            buckets, parts, batch_size=batch_size, stream=stream, seed=self.seed, rank=place.rank, world_size=place.count, carry=carry,
+            batch_weights=batch_weights,
         )  # fmt: skip
         return readers, made
 

@@ -30,18 +30,22 @@ class Decoded:
         caption: its text, prefixes included.
         metadata: its json, with `start_s` and `sampled_fps` of the clip.
         fps: frames per second of the clip; None for pictures.
-        latent: cached latent (c, t, h, w), or None where pixels were asked for.
+        latent: cached latent, (c, t, h, w) of a video or (c, t) of a sound; None where the medium itself was asked for.
         text: precomputed text embeddings by the conditioner's name: tokens (l, d), mask (l,).
         extras: tensors of other capabilities by name.
+        audio: waveform (a, s), or None.
+        audio_hz: its samples per second, or None.
     """
 
     key: str
     caption: str
     metadata: dict[str, Any]
     fps: float | None
-    latent: Float[Tensor, "c t h w"] | None = None
+    latent: Float[Tensor, "c t ..."] | None = None
     text: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    audio: Float[Tensor, "a s"] | None = None
+    audio_hz: int | None = None
 
 
 class SampleDecoder:
@@ -99,6 +103,10 @@ class SampleDecoder:
             extras=self.extras(sample, metadata),
         )
 
+    def pixel_shape(self, bucket: Bucket) -> tuple[int, int, int] | None:
+        """Frames, rows and columns that are decoded for a sample of a bucket; None where no pixels are."""
+        return None if self.latents else (bucket.num_frames, bucket.height, bucket.width)
+
     def extras(self, sample: Sample, metadata: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Further tensors of a sample by name; of equal shape in all samples of a batch. None here."""
         return {}
@@ -129,16 +137,23 @@ class SampleDecoder:
         raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
 
     def _video(self, data: bytes, bucket: Bucket, out: Tensor, metadata: dict[str, Any], seed: tuple[int, ...]) -> float | None:
-        if self._videos is None:
-            self._videos = VideoDecoder(num_threads=self.num_threads)
-        rate = bucket.rate(_number(metadata.get("duration_s")))
-        if self.clip_position == "random":
-            position = float(np.random.default_rng(seed).random())
-        else:
-            position = 0.5 if self.clip_position == "middle" else 0.0
-        span = self._videos.decode(data, out, fps=rate, position=position)
+        rate = bucket.rate(number_of(metadata.get("duration_s")))
+        span = self.videos.decode(data, out, fps=rate, position=self.position(seed))
         metadata |= {"start_s": span.start_s, "sampled_fps": span.fps}
         return None if bucket.num_frames == 1 else span.fps
+
+    @property
+    def videos(self) -> VideoDecoder:
+        """The decoder of videos, made when it is first used."""
+        if self._videos is None:
+            self._videos = VideoDecoder(num_threads=self.num_threads)
+        return self._videos
+
+    def position(self, seed: tuple[int, ...]) -> float:
+        """Where in a longer file a clip starts, 0 (its beginning) to 1 (as late as the clip fits)."""
+        if self.clip_position == "random":
+            return float(np.random.default_rng(seed).random())
+        return 0.5 if self.clip_position == "middle" else 0.0
 
     def _latent(self, sample: Sample, bucket: Bucket, metadata: dict[str, Any]) -> tuple[Tensor, float | None]:
         if "latent.safetensors" not in sample:
@@ -153,7 +168,7 @@ class SampleDecoder:
                 "latent of a clip of another size", ", ".join(f"{name} {value}, not {self.encoded[name]}" for name, value in other.items())
             )
         clip = encoded or metadata
-        return latent, None if clip.get("frames") == 1 else _number(clip.get("fps"))
+        return latent, None if clip.get("frames") == 1 else number_of(clip.get("fps"))
 
     def _text(self, sample: Sample) -> Mapping[str, tuple[Tensor, Tensor]]:
         if "text.safetensors" not in sample:
@@ -167,7 +182,7 @@ class SampleDecoder:
 def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | None]:
     """Rows, columns and seconds of a sample as shown: from its json, or from the media where the json does not say."""
     record = sample.metadata
-    height, width, duration = (_number(record.get(name)) for name in ("height", "width", "duration_s"))
+    height, width, duration = (number_of(record.get(name)) for name in ("height", "width", "duration_s"))
     if height and width:
         return int(height), int(width), duration
     for extension in VIDEOS:
@@ -183,6 +198,7 @@ def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | No
     raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
+    """A json's value as a number above 0, or None."""
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value) and value > 0
     return float(value) if usable else None

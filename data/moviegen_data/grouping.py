@@ -36,7 +36,7 @@ def group_by_bucket(reader: ShardReader, buckets: Sequence[Bucket]) -> list[np.n
 
 
 def group_by_latent_shape(reader: ShardReader) -> dict[tuple[int, ...], np.ndarray]:
-    """Sample numbers by the shape (c, t, h, w) of their cached latents; shards of one shape are not opened, their index tells."""
+    """Sample numbers by the shape of their cached latents, (c, t, h, w) or (c, t); the index tells it for shards of one shape."""
     groups: dict[tuple[int, ...], list[np.ndarray]] = {}
     first = 0
     for path, count in zip(reader.paths, reader.counts, strict=True):
@@ -51,6 +51,12 @@ def group_by_latent_shape(reader: ShardReader) -> dict[tuple[int, ...], np.ndarr
                     groups.setdefault(shape, []).append(np.asarray([number]))
         first += count
     return {shape: np.concatenate(groups[shape]) for shape in sorted(groups)}
+
+
+def latent_bucket(shape: tuple[int, ...]) -> Bucket:
+    """The shape of batches of latents (c, t, h, w) of videos, or (c, t) of sounds."""
+    height, width = shape[2:] or (1, 1)
+    return Bucket(num_frames=shape[1], height=height, width=width)
 
 
 def _latent_shape(reader: ShardReader, number: int) -> tuple[int, ...] | None:

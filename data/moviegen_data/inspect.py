@@ -9,15 +9,15 @@ from typing import Any
 from tqdm import tqdm
 
 from moviegen_core.errors import UsageError
+from moviegen_data.audio import EXTENSIONS as SOUNDS
 from moviegen_data.buckets import Bucket, assign
 from moviegen_data.decoding import VIDEOS, geometry
 from moviegen_data.faults import SampleError, Skip
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import open_picture
 from moviegen_data.reader import Sample, ShardReader
-from moviegen_data.sound import EXTENSIONS as SOUNDS
 from moviegen_data.sound import check_sound
-from moviegen_data.tensors import latent_header, read_latent, read_text
+from moviegen_data.tensors import latent_header, read_latent, read_text, read_visual
 from moviegen_data.video import VideoDecoder
 
 
@@ -87,6 +87,7 @@ class _Findings:
         self.rates: Counter[str] = Counter()
         self.latents: Counter[str] = Counter()
         self.texts: Counter[str] = Counter()
+        self.sounds: Counter[str] = Counter()
         self.filled: Counter[int | None] = Counter()
         self.durations: list[float] = []
         self.num_captions = 0
@@ -102,6 +103,8 @@ class _Findings:
             self.latents["x".join(map(str, latent_header(data)[0]))] += 1
         if "text.safetensors" in sample:
             self.texts.update(list(read_text(sample["text.safetensors"])))
+        if "visual.safetensors" in sample:
+            read_visual(sample["visual.safetensors"])
         for extension in sample:
             self._decode(sample, extension)
         if any(extension in sample for extension in (*VIDEOS, *IMAGES)):
@@ -128,7 +131,10 @@ class _Findings:
         elif extension in IMAGES:
             open_picture(sample[extension])
         elif extension in SOUNDS:
-            check_sound(sample[extension])
+            facts = check_sound(sample[extension])
+            self.sounds[f"{facts['audio_hz']} Hz, {facts['num_channels']} ch"] += 1
+            if not any(other in sample for other in VIDEOS):
+                self.durations.append(facts["duration_s"])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -142,6 +148,7 @@ class _Findings:
             "fps": dict(self.rates.most_common()),
             "latent_shapes": dict(self.latents.most_common()),
             "text_embeddings": dict(self.texts.most_common()),
+            "sounds": dict(self.sounds.most_common()),
         }
 
     def batches(self, samples_per_step: int) -> list[dict[str, Any]]:
@@ -166,7 +173,13 @@ def _lines(answer: dict[str, Any]) -> str:
         lines.append(
             f"  seconds       {spread['min']:.2f} to {spread['max']:.2f}, median {spread['median']:.2f}, together {spread['total']:.1f}"
         )
-    for title, name in (("pixels", "resolutions"), ("fps", "fps"), ("latents", "latent_shapes"), ("texts", "text_embeddings")):
+    for title, name in (
+        ("pixels", "resolutions"),
+        ("fps", "fps"),
+        ("latents", "latent_shapes"),
+        ("texts", "text_embeddings"),
+        ("sounds", "sounds"),
+    ):
         if answer[name]:
             lines.append(f"  {title:<13} {_counts(answer[name])}")
     for row in answer["batches"]:

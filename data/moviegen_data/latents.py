@@ -1,7 +1,7 @@
 """The latent cache: what an autoencoder makes of shards, written as shards, so that training need not encode again (A.2)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from moviegen_core.callbacks.writers import Prediction, predictions
 from moviegen_core.errors import UsageError
 from moviegen_core.parallel.place import data_place
 from moviegen_data.shards import ShardWriter
-from moviegen_data.tensors import latent_bytes
+from moviegen_data.tensors import latent_bytes, visual_bytes
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -22,9 +22,10 @@ class LatentShardWriter(BasePredictionWriter):
     """Writes the latents that `predict_step` returns into shards, ready for `ShardData(latents=True)`.
 
     Captions and other facts of a sample's json are kept as they were; `encoded` is added, the size and frame rate of the clip that was
-    encoded. In a latent's metadata lie the checksum of the encoder (`encoder`) and the statistics that normalised it (`latent_mean`,
-    `latent_std`). Shards and index take their names only when all are whole; every process that sees samples of its own writes its
-    own set. Generated latents are written the same way.
+    encoded, or the rate and number of samples of the sound. Visual features of the batch (`extras["visual_features"]`) are kept beside
+    the latent, so that those of a chunk of sound stay with it. In a latent's metadata lie the checksum of the encoder (`encoder`) and the
+    statistics that normalised it (`latent_mean`, `latent_std`). Shards and index take their names only when all are whole; every process
+    that sees samples of its own writes its own set. Generated latents are written the same way.
 
     Args:
         output: the folder of the shards.
@@ -91,8 +92,11 @@ class LatentShardWriter(BasePredictionWriter):
         if getattr(batch, "video", None) is not None:
             clip = dict(zip(("frames", "height", "width"), batch.video.shape[2:], strict=True))
         rates = [None] * len(batch) if getattr(batch, "fps", None) is None else batch.fps.tolist()
-        for sample, fps in zip(predictions(prediction), rates, strict=True):
-            self._write(sample, clip if fps is None else clip | {"fps": fps})
+        if getattr(batch, "audio", None) is not None:
+            clip |= {"audio_hz": batch.audio_hz, "samples": batch.audio.shape[-1]}
+        visual = _visual(batch)
+        for sample, fps, features in zip(predictions(prediction), rates, visual, strict=True):
+            self._write(sample, clip if fps is None else clip | {"fps": fps}, features)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the shards their names."""
@@ -106,7 +110,7 @@ class LatentShardWriter(BasePredictionWriter):
             self._writer.abort()
             self._writer = None
 
-    def _write(self, sample: Prediction, clip: dict[str, Any]) -> None:
+    def _write(self, sample: Prediction, clip: dict[str, Any], features: Mapping[str, bytes] | None = None) -> None:
         if sample.latents is None:
             raise UsageError(
                 "LatentShardWriter was given", f"the model returned no `latents` for {sample.key!r}", "return them from predict_step"
@@ -116,4 +120,13 @@ class LatentShardWriter(BasePredictionWriter):
         # The caption of the batch may carry prefixes, which reading puts before it anew: the json's own caption goes first.
         record = {"caption": sample.caption, **sample.metadata, "encoded": clip}
         latent = sample.latents.to(_DTYPES[self.dtype])
-        self._writer.write(sample.key, {"json": record, "latent.safetensors": latent_bytes(latent, self._origin)})
+        self._writer.write(sample.key, {"json": record, "latent.safetensors": latent_bytes(latent, self._origin), **(features or {})})
+
+
+def _visual(batch: Any) -> list[dict[str, bytes]]:
+    """The visual features of each sample, packed; nothing where the batch has none."""
+    extras = getattr(batch, "extras", {})
+    if "visual_features" not in extras:
+        return [{} for _ in range(len(batch))]
+    rates = extras["visual_fps"].tolist()
+    return [{"visual.safetensors": visual_bytes(rows, fps)} for rows, fps in zip(extras["visual_features"], rates, strict=True)]

@@ -1,6 +1,6 @@
 """From plans to batches: a map-style dataset over plans, and the loader that counts and resumes.
 
-Shapes: b samples, pixels (b, 3, t, h, w), latents (b, c, t, h, w).
+Shapes: b samples, pixels (b, 3, t, h, w), latents (b, c, t, h, w) or (b, c, t), sounds (b, a, s).
 """
 
 from collections import Counter
@@ -40,7 +40,7 @@ class LoadedBatch:
         batch = self.batch
         if batch is None:
             return self
-        pinned = {name: _pin(getattr(batch, name)) for name in ("video", "latents", "fps", "extras")}
+        pinned = {name: _pin(getattr(batch, name)) for name in ("video", "latents", "fps", "audio", "extras")}
         text = {name: TextEmbedding(_pin(part.tokens), _pin(part.mask)) for name, part in batch.text.items()}
         return replace(self, batch=replace(batch, **pinned, text=text))
 
@@ -76,7 +76,8 @@ class ShardDataset(Dataset[LoadedBatch]):
     def __getitem__(self, plan: BatchPlan) -> LoadedBatch:
         stream, decoder = self.sampler.streams[plan.stream], self.decoders[plan.stream]
         bucket = stream.buckets[plan.bucket]
-        pixels = None if decoder.latents else self._memory.empty(len(plan.samples), 3, bucket.num_frames, bucket.height, bucket.width)
+        shape = decoder.pixel_shape(bucket)
+        pixels = None if shape is None else self._memory.empty(len(plan.samples), 3, *shape)
         skips: list[Skip] = []
         decoded: list[Decoded] = []
         stand_ins = stream.following(plan)
@@ -174,12 +175,15 @@ class ShardLoader(DataLoader):
 def collate(samples: Sequence[Decoded], pixels: Tensor | None) -> MediaBatch:
     """Join decoded samples; texts are padded to the longest of the batch, a rate of None is a picture's."""
     rates = [sample.fps for sample in samples]
+    latents, sounds = [sample.latent for sample in samples], [sample.audio for sample in samples]
     return MediaBatch(
         captions=[sample.caption for sample in samples],
         keys=[sample.key for sample in samples],
         video=pixels,
-        latents=_stack([sample.latent for sample in samples]) if pixels is None else None,
+        latents=None if latents[0] is None else _stack(latents),
         fps=None if any(rate is None for rate in rates) else torch.tensor(rates, dtype=torch.float32),
+        audio=None if sounds[0] is None else _stack(sounds),
+        audio_hz=samples[0].audio_hz,
         text=_pad_texts([sample.text for sample in samples]),
         extras={name: _stack([sample.extras[name] for sample in samples]) for name in samples[0].extras},
         metadata=[sample.metadata for sample in samples],

@@ -1,5 +1,6 @@
 """Mixing: several weighted sources in one stream, and images among videos (paper 3.2.2: 1 : 10; 3.1.1: 1 batch in 4)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -66,6 +67,17 @@ def apportion(total: int, weights: Sequence[float]) -> np.ndarray:
     order = np.argsort(-(shares - counts), kind="stable")
     counts[order[: total - counts.sum()]] += 1
     return counts
+
+
+def batch_counts(total: int, weights: Sequence[float]) -> list[int]:
+    """Divide about `total` batches by weights: exactly, where they are ratios of small numbers; none of a positive weight goes empty."""
+    ratios = [Fraction(weight).limit_denominator(1000) for weight in weights]
+    scale = math.lcm(*(ratio.denominator for ratio in ratios))
+    parts = [int(ratio * scale) for ratio in ratios]
+    parts = [part // math.gcd(*parts) for part in parts]
+    if sum(parts) <= max(total, 100) and all(part or not weight for part, weight in zip(parts, weights, strict=True)):
+        return [part * max(1, round(total / sum(parts))) for part in parts]
+    return [max(int(weight > 0), int(count)) for weight, count in zip(weights, apportion(total, weights), strict=True)]
 
 
 def num_images_before(number: int, share: Fraction) -> int:

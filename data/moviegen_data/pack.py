@@ -11,18 +11,22 @@ from tqdm import tqdm
 
 from moviegen_core.errors import UsageError
 from moviegen_core.files import write_bytes
+from moviegen_data.audio import EXTENSIONS as SOUNDS
+from moviegen_data.audio import AudioDecoder
 from moviegen_data.captions import read_captions
 from moviegen_data.decoding import VIDEOS
 from moviegen_data.faults import SampleError, Skip, SkipReport, logger
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import open_picture
 from moviegen_data.shards import ShardWriter, shard_index_path
-from moviegen_data.sound import EXTENSIONS as SOUNDS
 from moviegen_data.sound import check_sound
 from moviegen_data.video import VideoDecoder
 
 # What a caption file may say about a medium; facts about the file itself are measured, never believed.
-_MEASURED = ("schema", "key", "frames", "height", "width", "duration_s", "fps", "audio_hz", "num_channels", "has_audio", "source")
+_MEASURED = (
+    "schema", "key", "frames", "height", "width", "duration_s", "fps", "source",
+    "has_audio", "audio_hz", "num_channels", "audio_duration_s", "audio_start_s", "loudness_lufs", "peak", "silence", "audio_problem",
+)  # fmt: skip
 
 
 @dataclass
@@ -81,7 +85,8 @@ def pack(
     """Pack a folder of media into shards; what cannot be used is left out, counted and named.
 
     Args:
-        folder: videos (mp4, webm, mkv, mov, avi, m4v), pictures (png, jpg, webp) and sounds (wav, flac), in any depth.
+        folder: videos (mp4, webm, mkv, mov, avi, m4v), pictures (png, jpg, webp) and sounds (wav, flac, mp3, ogg, opus,
+            m4a), in any depth.
         output: folder of the shards; made when absent. It also gets `pack-report.json`.
         captions: csv, json or jsonl file of captions, or `sidecar` for NAME.txt beside each medium. Media that it says nothing about are
             left out; without captions all media are packed with empty ones.
@@ -90,7 +95,7 @@ def pack(
         max_samples: samples in a shard at most.
         max_megabytes: megabytes in a shard at most.
         overwrite: replace shards of an earlier run.
-        verify: decode every video to its end; otherwise only its first frame.
+        verify: decode every video and its sound to the end; otherwise only its first frame, and loudness and silence stay unknown.
 
     Raises:
         UsageError: the folder is absent or holds no usable medium, or the caption file cannot be read.
@@ -197,7 +202,20 @@ def _measure(extension: str, data: bytes, verify: bool) -> dict[str, Any]:
         "width": info.width,
         "has_audio": info.num_audio_streams > 0,
     }
+    if facts["has_audio"]:
+        facts |= _measure_track(data, verify)
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _measure_track(data: bytes, verify: bool) -> dict[str, Any]:
+    """Facts about a video's sound; one that cannot be used is named, and the picture kept."""
+    try:
+        info = AudioDecoder().probe(data)
+        facts = check_sound(data) if verify else {"audio_hz": info.audio_hz, "num_channels": info.num_channels}
+    except SampleError as error:
+        return {"audio_problem": str(error)}
+    duration_s = facts.pop("duration_s", info.duration_s)
+    return facts | {"audio_duration_s": duration_s, "audio_start_s": round(info.start_s, 4) or None}
 
 
 def _kinds() -> str:

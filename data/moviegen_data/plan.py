@@ -16,7 +16,7 @@ import numpy as np
 from torch.utils.data import DistributedSampler
 
 from moviegen_data.buckets import Bucket
-from moviegen_data.mixing import apportion, num_images_before
+from moviegen_data.mixing import apportion, batch_counts, num_images_before
 from moviegen_data.order import SampleOrder
 
 
@@ -68,6 +68,7 @@ class BatchStream:
         rank: this process's number among those that see different data.
         world_size: how many such processes there are.
         carry: true for training plans, false for fixed ones.
+        batch_weights: how many batches come of each bucket, relative to the others; as many as its samples make unless given.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class BatchStream:
         rank: int = 0,
         world_size: int = 1,
         carry: bool = True,
+        batch_weights: Sequence[float] | None = None,
     ) -> None:
         assert 0 <= rank < world_size and len(buckets) == len(parts)
         self.buckets, self.parts = list(buckets), [list(some) for some in parts]
@@ -88,6 +90,8 @@ class BatchStream:
         self.batch_sizes = [bucket.batch_size or batch_size for bucket in buckets]
         self.num_samples = [sum(part.order.num_samples for part in some) for some in parts]
         self.num_batches = [self._count(bucket) for bucket in range(len(buckets))]
+        if batch_weights is not None:
+            self.num_batches = batch_counts(sum(self.num_batches), batch_weights)
         self.round_length = sum(self.num_batches)
         self._sequence: tuple[int, np.ndarray, np.ndarray] | None = None
         self._filled: dict[int, tuple[int, np.ndarray]] = {}

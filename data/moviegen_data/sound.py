@@ -1,34 +1,35 @@
-"""Looking at sound files before they enter a shard."""
+"""Looking at sounds before they enter a shard."""
 
-import io
+from typing import Any
 
-import av
-import numpy as np
-
+from moviegen_data.audio import AudioDecoder, pieces
 from moviegen_data.faults import SampleError
+from moviegen_data.loudness import SoundMeter
 
-EXTENSIONS = ("wav", "flac")
 
+def check_sound(data: bytes) -> dict[str, Any]:
+    """Decode a whole sound, or a video's sound track; return what a sample's json says of it.
 
-def check_sound(data: bytes) -> dict[str, float]:
-    """Decode a whole sound; return its rate (`audio_hz`), number of channels and seconds.
+    These are `audio_hz`, `num_channels`, `duration_s`, `loudness_lufs` (integrated, BS.1770-4; absent of a sound without any loud part),
+    `peak` (highest absolute sample) and `silence` (share of the time below -60 dB).
 
     Raises:
         SampleError: it cannot be decoded, is empty, or holds NaN or infinite values.
     """
-    try:
-        with av.open(io.BytesIO(data)) as container:
-            if not container.streams.audio:
-                raise SampleError("no sound", f"{len(container.streams)} other streams")
-            stream = container.streams.audio[0]
-            num_samples = 0
-            for frame in container.decode(stream):
-                values = frame.to_ndarray()
-                if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                    raise SampleError("the sound holds NaN or infinite values", f"near {frame.time or 0.0:.2f} s")
-                num_samples += frame.samples
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise SampleError("cannot be opened", f"{type(error).__name__}: {error}") from error
-    if not num_samples:
-        raise SampleError("no sound", "the stream is empty")
-    return {"audio_hz": stream.rate, "num_channels": stream.channels, "duration_s": num_samples / stream.rate}
+    info = AudioDecoder().probe(data)
+    meter: SoundMeter | None = None
+    for piece, hz in pieces(data):
+        if meter is None:
+            meter = SoundMeter(audio_hz=hz, num_channels=len(piece))
+        meter.add(piece)
+    if meter is None or not meter.num_samples:
+        raise SampleError("no sound", f"the {info.codec} stream is empty")
+    facts = {
+        "audio_hz": meter.audio_hz,
+        "num_channels": meter.num_channels,
+        "duration_s": round(max(0.0, info.start_s) + meter.num_samples / meter.audio_hz, 6),
+        "loudness_lufs": round(meter.loudness, 2) if meter.loudness > float("-inf") else None,
+        "peak": round(meter.peak, 4),
+        "silence": round(meter.silence, 4),
+    }
+    return {name: value for name, value in facts.items() if value is not None}

@@ -1,5 +1,6 @@
-"""Tensors inside samples: cached latents and text embeddings as safetensors bytes, and how to make them."""
+"""Tensors inside samples: cached latents, text embeddings and visual features as safetensors bytes, and how to make them."""
 
+import math
 import struct
 from collections.abc import Mapping
 
@@ -14,18 +15,21 @@ from moviegen_data.faults import SampleError
 from moviegen_data.shards import safetensors_header
 
 _EXPONENTS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
+_RANKS = (2, 4)
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def latent_bytes(latent: Float[Tensor, "c t h w"], metadata: Mapping[str, str] | None = None) -> bytes:
+def latent_bytes(latent: Float[Tensor, "c t ..."], metadata: Mapping[str, str] | None = None) -> bytes:
     """Pack one normalised latent for `KEY.latent.safetensors`.
 
     Args:
-        latent: the latent, in the precision it is to be kept in.
+        latent: the latent of a video (c, t, h, w) or of a sound (c, t), in the precision it is to be kept in.
         metadata: texts that say where it comes from: `encoder` (a checksum of the weights), `latent_mean`, `latent_std`.
     """
-    if latent.ndim != 4:
-        raise ValueError(f"a tensor of shape {tuple(latent.shape)} was given; a latent is (c, t, h, w); pass one sample of the batch")
+    if latent.ndim not in _RANKS:
+        raise ValueError(
+            f"a tensor of shape {tuple(latent.shape)} was given; a latent is (c, t, h, w), a sound's (c, t); pass one sample of the batch"
+        )
     return save({"latent": latent.detach().contiguous().cpu()}, metadata=dict(metadata or {}))
 
 
@@ -44,18 +48,20 @@ def latent_header(head: bytes | bytearray) -> tuple[tuple[int, ...], torch.dtype
         raise SampleError("the latent cannot be read", f"{type(error).__name__}: {error}") from error
 
 
-def read_latent(data: bytes | bytearray) -> Float[Tensor, "c t h w"]:
+def read_latent(data: bytes | bytearray) -> Float[Tensor, "c t ..."]:
     """Unpack a latent, in the precision it was kept in, without a copy of its values.
 
     Raises:
-        SampleError: it cannot be read, has another rank than four, or holds NaN or infinite values.
+        SampleError: it cannot be read, has another rank than four (a video) or two (a sound), or holds NaN or infinite values.
     """
     shape, dtype, _, first = latent_header(data)
     count = 1
     for size in shape:
         count *= size
-    if len(shape) != 4 or not count or first + count * dtype.itemsize > len(data):
-        raise SampleError("the latent cannot be read", f"shape {shape} in {len(data)} bytes; a latent is (c, t, h, w)")
+    if len(shape) not in _RANKS or not count or first + count * dtype.itemsize > len(data):
+        raise SampleError(
+            "the latent cannot be read", f"shape {shape} in {len(data)} bytes; a latent is (c, t, h, w), or (c, t) of a sound"
+        )
     if first % dtype.itemsize:
         data, first = data[first:], 0
     # torch warns of read-only buffers; bytes are copied once, a bytearray is viewed.
@@ -101,3 +107,30 @@ def read_text(data: bytes) -> dict[str, tuple[Float[Tensor, "l d"], Bool[Tensor,
         return {name: (tensors[f"{name}.tokens"], tensors[f"{name}.mask"].bool()) for name in sorted(names)}
     except (SafetensorError, KeyError, ValueError) as error:
         raise SampleError("the text embeddings cannot be read", f"{type(error).__name__}: {error}") from error
+
+
+def visual_bytes(features: Float[Tensor, "f e"], fps: float) -> bytes:
+    """Pack a video's features for `KEY.visual.safetensors`: row i belongs to the time i / fps."""
+    if features.ndim != 2 or not len(features) or not (math.isfinite(fps) and fps > 0):
+        raise ValueError(
+            f"features of shape {tuple(features.shape)} at {fps} fps were given; one video's are (f, e); pass one sample of the batch"
+        )
+    return save({"features": features.detach().contiguous().cpu()}, metadata={"fps": repr(float(fps))})
+
+
+def read_visual(data: bytes) -> tuple[Float[Tensor, "f e"], float]:
+    """Unpack a video's features and their rate.
+
+    Raises:
+        SampleError: they cannot be read, or hold NaN or infinite values.
+    """
+    try:
+        fps = float(safetensors_header(data)[0]["__metadata__"]["fps"])
+        features = load(data)["features"]
+    except (SafetensorError, KeyError, ValueError, TypeError, struct.error) as error:
+        raise SampleError("the visual features cannot be read", f"{type(error).__name__}: {error}") from error
+    if features.ndim != 2 or not len(features) or not (math.isfinite(fps) and fps > 0):
+        raise SampleError("the visual features cannot be read", f"shape {tuple(features.shape)} at {fps} fps; they are (f, e)")
+    if not bool(features.isfinite().all()):
+        raise SampleError("the visual features hold NaN or infinite values", f"shape {tuple(features.shape)}")
+    return features, fps

@@ -109,7 +109,15 @@ class VideoDecoder:
                 raise SampleError("cannot be decoded", f"no frame in its {stream.codec_context.name} stream")
             return count, end - first
 
-    def decode(self, source: bytes | str | Path, out: Float[Tensor, "3 t h w"], *, fps: float | None = None, position: float = 0.0) -> Span:
+    def decode(
+        self,
+        source: bytes | str | Path,
+        out: Float[Tensor, "3 t h w"],
+        *,
+        fps: float | None = None,
+        position: float = 0.0,
+        hold_last: bool = False,
+    ) -> Span:
         """Fill `out` with a clip.
 
         Args:
@@ -117,6 +125,7 @@ class VideoDecoder:
             out: pixels (3, t, h, w); says how many frames and which size are wanted.
             fps: frames per second of the clip; the file's own average unless given.
             position: where in the file, 0 (its beginning) to 1 (as late as the clip fits).
+            hold_last: show the last frame for the rest of the clip where the file is too short.
 
         Raises:
             SampleError: the file cannot be used: unreadable, without video, broken on the way, or too short.
@@ -130,8 +139,10 @@ class VideoDecoder:
             shown = self._fill(container, stream, out, start, rate)
         if shown < out.shape[1] and start > 0.0:
             # The header promised more than there is; the beginning is the longest stretch the file has.
-            return self.decode(source, out, fps=fps, position=0.0)
-        if shown < out.shape[1]:
+            return self.decode(source, out, fps=fps, position=0.0, hold_last=hold_last)
+        if 0 < shown < out.shape[1] and hold_last:
+            out[:, shown:] = out[:, shown - 1 : shown]
+        elif shown < out.shape[1]:
             raise SampleError("too short", f"{shown} of {out.shape[1]} frames at {rate:g} fps")
         return Span(start_s=start, fps=rate)
 
@@ -140,6 +151,8 @@ class VideoDecoder:
         if not streams:
             raise SampleError("no video stream", f"{len(container.streams)} other streams")
         stream = streams[0]
+        if stream.codec_context is None:
+            raise SampleError("cannot be decoded", "its codec is unknown")
         if max(stream.width, stream.height) > MAX_SIDE_PX:
             raise SampleError("too large", f"{stream.width}x{stream.height} px, at most {MAX_SIDE_PX} a side")
         if self.num_threads == 1:
@@ -153,7 +166,10 @@ class VideoDecoder:
         tolerance = 0.1 / max(rate, _rate(stream))
         targets = origin + start + tolerance + np.arange(out.shape[1]) / rate
         if start > 0.0:
-            container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
+            try:
+                container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
+            except av.FFmpegError as error:
+                raise SampleError("cannot be decoded", f"{_reason(error)} on the way to {start:.2f} s") from error
         shown, held, end, aspect = 0, None, 0.0, _pixel_aspect(stream)
         for frame in _frames(container, stream):
             time = frame.time if frame.time is not None else end

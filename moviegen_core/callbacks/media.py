@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -12,10 +13,13 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
+from moviegen_core.autoencoder import AudioAutoencoder
+from moviegen_core.batch import MediaBatch, TextEmbedding
 from moviegen_core.callbacks.ema import ExponentialMovingAverage
+from moviegen_core.callbacks.writers import predictions
 from moviegen_core.errors import UsageError
 from moviegen_core.media.images import gif_bytes, png_bytes, sheet, shrink, strip
-from moviegen_core.media.sound import spectrogram, wav_bytes
+from moviegen_core.media.sound import spectrogram, wav_bytes, waveform
 
 
 class MediaLogger(Callback):
@@ -61,23 +65,26 @@ class MediaLogger(Callback):
             writer.add_text(f"{tag}/captions", listed, trainer.global_step)
 
     def show_sounds(self, trainer: Trainer, tag: str, sounds: Sequence[Float[Tensor, "c n"]], *, hz: int) -> None:
-        """Log every sound to listen to, and its spectrogram to look at."""
+        """Log every sound to listen to, and its waveform and its spectrogram (rows on the mel scale) to look at."""
         for writer in _writers(trainer):
             for index, sound in enumerate(sounds):
                 add_sound(writer, f"{tag}/{index}", sound, trainer.global_step, hz=hz)
-                add_picture(writer, f"{tag}/{index}/spectrogram", spectrogram(sound), trainer.global_step)
+                add_picture(writer, f"{tag}/{index}/waveform", waveform(sound), trainer.global_step)
+                add_picture(writer, f"{tag}/{index}/spectrogram", spectrogram(sound, scale="mel", hz=hz), trainer.global_step)
 
 
 class SampleLogger(MediaLogger):
     """Generates samples while the model trains and shows them on TensorBoard.
 
-    It asks the model for `generate(captions)`, which returns videos (b, 3, t, h, w) in [-1, 1] or waveforms (b, c, n) in [-1, 1], and
-    reads `fps` (videos) or `audio_hz` (waveforms) from it. Where an `ExponentialMovingAverage` is among the callbacks, its weights draw
-    the samples. The random state of the training is left as it was.
+    From captions, it asks the model for `generate(captions)`, which returns videos (b, 3, t, h, w) in [-1, 1] or waveforms (b, c, n) in
+    [-1, 1], and reads `fps` (videos) or `audio_hz` (waveforms) from it. From whole samples (`from_batch`), which models need that hear or
+    see something (sound for a video, say), it asks for `predict_step`. Where an `ExponentialMovingAverage` is among the callbacks, its
+    weights draw the samples. The random state of the training is left as it was.
 
     Args:
         prompts: captions to generate from; the first captions of the validation data unless given.
         every_n_steps: optimizer steps between samples; at the end of every validation unless given.
+        from_batch: generate for the first validation samples with all that they hold, video and latents included, not for captions alone.
         num_samples: prompts to use, at least 1.
         max_px: longer side of what is shown; larger videos are averaged down to it.
         num_strip_frames: frames in the strips.
@@ -88,6 +95,7 @@ class SampleLogger(MediaLogger):
         *,
         prompts: list[str] | None = None,
         every_n_steps: int | None = None,
+        from_batch: bool = False,
         num_samples: int = 4,
         max_px: int = 256,
         num_strip_frames: int = 8,
@@ -95,12 +103,20 @@ class SampleLogger(MediaLogger):
         super().__init__(num_samples=num_samples, max_px=max_px, num_strip_frames=num_strip_frames)
         self.prompts = prompts
         self.every_n_steps = every_n_steps
+        self.from_batch = from_batch
         self._captions: list[str] = []
+        self._batch: MediaBatch | None = None
         self._last_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what would never log anything."""
-        if not callable(getattr(pl_module, "generate", None)):
+        if self.from_batch and (self.prompts is not None or self.every_n_steps is not None):
+            raise UsageError(
+                "SampleLogger was given from_batch: true with prompts or every_n_steps",
+                "samples of the validation data are shown at the end of a validation",
+                "leave `prompts` and `every_n_steps` out",
+            )
+        if not self.from_batch and not callable(getattr(pl_module, "generate", None)):
             raise UsageError(
                 f"SampleLogger was given with {type(pl_module).__name__}",
                 "it asks the model for `generate(captions)`, which this one lacks",
@@ -133,10 +149,15 @@ class SampleLogger(MediaLogger):
         """Keep the first captions."""
         if self.prompts is None and batch_idx == 0 and dataloader_idx == 0:
             self._captions = list(batch.captions)
+            self._batch = _first(batch, self.num_samples) if self.from_batch else None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sample, unless that is done by steps."""
-        if self.every_n_steps is None and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if self.every_n_steps is not None or trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self.from_batch:
+            self.sample_batch(trainer, pl_module)
+        else:
             self.sample(trainer, pl_module, self._captions if self.prompts is None else self.prompts)
 
     def sample(self, trainer: Trainer, pl_module: LightningModule, captions: Sequence[str]) -> None:
@@ -151,14 +172,29 @@ class SampleLogger(MediaLogger):
         else:
             self.show_sounds(trainer, "samples", list(media), hz=int(pl_module.audio_hz))
 
+    def sample_batch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Generate for the kept samples and log what comes; a sound for a video is shown under that video."""
+        if self._batch is None or not trainer.loggers or trainer.fast_dev_run:
+            return
+        batch = self._batch
+        with _evaluating(trainer, pl_module):
+            made = predictions(pl_module.predict_step(batch, 0))
+        films = [sample.video for sample in made if sample.video is not None] or list(() if batch.video is None else batch.video)
+        if films:
+            rate = made[0].fps if made[0].video is not None or batch.fps is None else float(batch.fps[0])
+            self.show_videos(trainer, "samples", films, [sample.caption for sample in made], fps=rate)
+        sounds = [sample.audio for sample in made if sample.audio is not None]
+        if sounds:
+            self.show_sounds(trainer, "samples", sounds, hz=int(made[0].audio_hz))
+
 
 class ReconstructionLogger(MediaLogger):
-    """Shows validation videos above what the autoencoder makes of them.
+    """Shows validation videos above what the autoencoder makes of them; sounds as `input` and `output`, to hear and to see.
 
     The autoencoder is the model itself where it has `encode` and `decode`, or else its `autoencoder`.
 
     Args:
-        num_samples: videos of the first validation batch to show, at least 1.
+        num_samples: videos, or sounds, of the first validation batch to show, at least 1.
         max_px: longer side of what is shown; larger videos are averaged down to it.
         num_strip_frames: frames in the strips.
         fps: frames per second of the animations where the batch does not say.
@@ -182,14 +218,20 @@ class ReconstructionLogger(MediaLogger):
         ):
             return
         autoencoder = pl_module if hasattr(pl_module, "encode") else getattr(pl_module, "autoencoder", None)
-        if autoencoder is None or batch.video is None:
-            missing = "an autoencoder" if autoencoder is None else "pixels in the validation batches"
+        of_sound = isinstance(autoencoder, AudioAutoencoder)
+        media = batch.audio if of_sound else batch.video
+        if autoencoder is None or media is None:
+            kind = "sounds" if of_sound else "pixels"
+            missing = "an autoencoder" if autoencoder is None else f"{kind} in the validation batches"
             raise UsageError(
                 f"ReconstructionLogger was given with {type(pl_module).__name__}",
                 f"{missing} would be needed, there is none",
                 "remove the callback",
             )
-        video = batch.video[: self.num_samples]
+        if of_sound:
+            self._reconstruct_sounds(trainer, pl_module, autoencoder, media[: self.num_samples])
+            return
+        video = media[: self.num_samples]
         with _evaluating(trainer, pl_module):
             output = autoencoder.decode(autoencoder.encode(video), num_frames=video.shape[2])
         fps = self.fps if batch.fps is None else float(batch.fps[0])
@@ -197,6 +239,14 @@ class ReconstructionLogger(MediaLogger):
         self.show_videos(
             trainer, "reconstructions", pairs, [f"{key}: input above, output below" for key in batch.keys[: len(pairs)]], fps=fps
         )
+
+    def _reconstruct_sounds(
+        self, trainer: Trainer, pl_module: LightningModule, autoencoder: AudioAutoencoder, audio: Float[Tensor, "b a s"]
+    ) -> None:
+        with _evaluating(trainer, pl_module):
+            output = autoencoder.decode(autoencoder.encode(audio), num_frames=audio.shape[-1])
+        for name, sounds in (("input", audio), ("output", output)):
+            self.show_sounds(trainer, f"reconstructions/{name}", list(sounds.float()), hz=autoencoder.sample_rate)
 
 
 def add_gif(writer: Any, tag: str, video: Float[Tensor, "3 t h w"], step: int, *, fps: float) -> None:
@@ -226,6 +276,20 @@ def _add_image(writer, tag, encoded, size, step):
 
 def _add(writer, value, step):
     writer._get_file_writer().add_summary(Summary(value=[value]), step)
+
+
+def _first(batch: MediaBatch, count: int) -> MediaBatch:
+    """The first samples of a batch."""
+    size = len(batch)
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, TextEmbedding):
+            return TextEmbedding(value.tokens[:count], value.mask[:count])
+        if isinstance(value, dict):
+            return {name: cut(part) for name, part in value.items()}
+        return value[:count] if isinstance(value, (list, Tensor)) and len(value) == size else value
+
+    return replace(batch, **{field.name: cut(getattr(batch, field.name)) for field in fields(batch)})
 
 
 def _writers(trainer: Trainer) -> list[Any]:

@@ -1,11 +1,11 @@
-"""Writers of predictions: mp4 with or without sound, GIF, PNG frames, strips, wav, and a contact sheet of all."""
+"""Writers of predictions: mp4 with or without sound, GIF, PNG frames, strips, wav, flac, and a contact sheet of all."""
 
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,11 +17,12 @@ from torch import Tensor
 from moviegen_core.errors import UsageError
 from moviegen_core.files import safe_name, write_bytes
 from moviegen_core.media.images import gif_bytes, png_bytes, sheet, shrink, strip, write_strip
-from moviegen_core.media.sound import wav_bytes
-from moviegen_core.media.video import to_uint8, write_video
+from moviegen_core.media.sound import flac_bytes, wav_bytes
+from moviegen_core.media.video import AudioCodec, to_uint8, write_video
 from moviegen_core.parallel.place import data_place
 
-Format = Literal["mp4", "gif", "png", "strip", "wav", "sheet"]
+Format = Literal["mp4", "gif", "png", "strip", "wav", "flac", "sheet"]
+_FORMATS = get_args(Format)
 
 _SHEET_PX = 128
 _SHEET_FRAMES = 6
@@ -87,28 +88,38 @@ def predictions(output: Any) -> list[Prediction]:
 class PredictionWriter(BasePredictionWriter):
     """Writes what a model predicts into a folder, every file whole or not at all, named after the sample's key.
 
-    Beside the media of a sample lies `NAME.json` with its key, caption, frame rate, sizes and metadata. A video of one frame is an image
-    and is written as PNG whatever the format. Latents are written by `moviegen_data.latents.LatentShardWriter`.
+    Where a model makes sound for the videos of its batch, and returns no video, the mp4 shows those. A sound that is shorter than the
+    picture is followed by silence, a longer one goes on over the last frame. Beside the media of a sample lies `NAME.json` with its key,
+    caption, frame rate, sizes and metadata. A video of one frame is an image and is written as PNG whatever the format. Latents are
+    written by `moviegen_data.latents.LatentShardWriter`.
 
     Args:
         output: the folder.
         formats: any of `mp4` (with sound where the model gives some), `gif`, `png` (a folder of frames), `strip` (8 frames side by side),
-            `wav`, and `sheet` (one `contact_sheet.png` of the run's first 64 samples).
+            `wav` (16 bits), `flac` (24 bits), and `sheet` (one `contact_sheet.png` of the run's first 64 samples).
         overwrite: replace files of an earlier run; otherwise they are an error before anything is generated.
         crf: quality of the mp4, 0 (lossless) to 51 (worst).
+        audio_codec: of the mp4's sound, `aac` (every player takes it) or `opus`.
     """
 
     def __init__(
-        self, *, output: str = "predictions", formats: Sequence[Format] = ("mp4", "strip"), overwrite: bool = False, crf: int = 18
+        self,
+        *,
+        output: str = "predictions",
+        formats: Sequence[Format] = ("mp4", "strip"),
+        overwrite: bool = False,
+        crf: int = 18,
+        audio_codec: AudioCodec = "aac",
     ) -> None:
         super().__init__(write_interval="batch")
-        unknown = [name for name in formats if name not in _WRITERS and name != "sheet"]
+        unknown = [name for name in formats if name not in _FORMATS]
         if unknown or not formats:
-            raise UsageError(f"formats={list(formats)} was given", f"there are {', '.join([*_WRITERS, 'sheet'])}", "give some of these")
+            raise UsageError(f"formats={list(formats)} was given", f"there are {', '.join(_FORMATS)}", "give some of these")
         self.output = Path(output)
         self.formats = list(formats)
         self.overwrite = overwrite
         self.crf = crf
+        self.audio_codec: AudioCodec = audio_codec
         self._earlier: set[str] = set()
         self._names: Counter[str] = Counter()
         self._cells: list[tuple[Image.Image, str]] = []
@@ -145,8 +156,8 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write every sample of the batch, once where several processes made it together."""
         if data_place(trainer).leads:
-            for sample in predictions(prediction):
-                self.write(sample)
+            for index, sample in enumerate(predictions(prediction)):
+                self.write(_with_picture(sample, batch, index))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the contact sheet; every process that saw samples of its own writes one."""
@@ -165,8 +176,15 @@ class PredictionWriter(BasePredictionWriter):
                 if sample.video is not None and len(self._cells) < _SHEET_CELLS:
                     self._cells.append((strip(shrink(sample.video, _SHEET_PX), _SHEET_FRAMES), sample.caption))
                 continue
-            _WRITERS[form](self.output / name, sample, self.crf)
+            if form == "mp4":
+                self._write_mp4(self.output / f"{name}.mp4", sample)
+            else:
+                _WRITERS[form](self.output / name, sample)
         write_bytes(self.output / f"{name}.json", json.dumps(_describe(sample), ensure_ascii=False, indent=1, default=str).encode())
+
+    def _write_mp4(self, path: Path, sample: Prediction) -> None:
+        sound = {"audio": sample.audio, "audio_hz": None if sample.audio is None else sample.audio_hz, "audio_codec": self.audio_codec}
+        write_video(path, _video(sample), fps=sample.fps, crf=self.crf, **sound)
 
     def _name(self, key: str) -> str:
         # The same key twice in one run (the same prompt listed twice) makes two files.
@@ -175,15 +193,20 @@ class PredictionWriter(BasePredictionWriter):
         return name if self._names[name] == 1 else f"{name}-{self._names[name]}"
 
 
-def _write_mp4(path: Path, sample: Prediction, crf: int) -> None:
-    write_video(_with(path, ".mp4"), _video(sample), fps=sample.fps, audio=sample.audio, audio_hz=sample.audio_hz, crf=crf)
+def _with_picture(sample: Prediction, batch: Any, index: int) -> Prediction:
+    """A sound that was made for a video of the batch, with that video."""
+    video = getattr(batch, "video", None)
+    if sample.audio is None or sample.video is not None or video is None:
+        return sample
+    rates = getattr(batch, "fps", None)
+    return replace(sample, video=video[index], fps=sample.fps if rates is None else float(rates[index]))
 
 
-def _write_gif(path: Path, sample: Prediction, crf: int) -> None:
+def _write_gif(path: Path, sample: Prediction) -> None:
     write_bytes(_with(path, ".gif"), gif_bytes(_video(sample), sample.fps))
 
 
-def _write_png(path: Path, sample: Prediction, crf: int) -> None:
+def _write_png(path: Path, sample: Prediction) -> None:
     frames = [png_bytes(Image.fromarray(frame)) for frame in to_uint8(_video(sample))]
     if len(frames) == 1:
         write_bytes(_with(path, ".png"), frames[0])
@@ -192,22 +215,30 @@ def _write_png(path: Path, sample: Prediction, crf: int) -> None:
         write_bytes(path / f"{index:05d}.png", frame)
 
 
-def _write_strip(path: Path, sample: Prediction, crf: int) -> None:
+def _write_strip(path: Path, sample: Prediction) -> None:
     write_strip(_with(path, ".strip.png"), _video(sample))
 
 
-def _write_wav(path: Path, sample: Prediction, crf: int) -> None:
+def _write_wav(path: Path, sample: Prediction) -> None:
+    write_bytes(_with(path, ".wav"), wav_bytes(*_sound(sample, "wav")))
+
+
+def _write_flac(path: Path, sample: Prediction) -> None:
+    write_bytes(_with(path, ".flac"), flac_bytes(*_sound(sample, "flac")))
+
+
+def _sound(sample: Prediction, form: str) -> tuple[Tensor, int]:
     if sample.audio is None or sample.audio_hz is None:
-        raise UsageError("`wav` was asked for", f"the model made no sound for {sample.key!r}", "take `wav` out of `formats`")
-    write_bytes(_with(path, ".wav"), wav_bytes(torch.atleast_2d(sample.audio), sample.audio_hz))
+        raise UsageError(f"`{form}` was asked for", f"the model made no sound for {sample.key!r}", f"take `{form}` out of `formats`")
+    return torch.atleast_2d(sample.audio), sample.audio_hz
 
 
-_WRITERS: dict[str, Callable[[Path, Prediction, int], None]] = {
-    "mp4": _write_mp4,
+_WRITERS: dict[str, Callable[[Path, Prediction], None]] = {
     "gif": _write_gif,
     "png": _write_png,
     "strip": _write_strip,
     "wav": _write_wav,
+    "flac": _write_flac,
 }
 
 

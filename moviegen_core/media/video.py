@@ -1,10 +1,11 @@
-"""Videos as mp4 files: H.264 that every player takes, with AAC sound."""
+"""Videos as mp4 files: H.264 that every player takes, with AAC or Opus sound."""
 
 import io
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -18,7 +19,9 @@ from moviegen_core.files import write_bytes
 
 # ITU-T H.273: BT.709 primaries, transfer and matrix, what players assume where nothing is said.
 _BT709 = 1
+AudioCodec = Literal["aac", "opus"]
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_CODECS = {"aac": ("aac", _AAC_RATES), "opus": ("libopus", (48000, 24000, 16000, 12000, 8000))}
 
 
 @dataclass
@@ -54,13 +57,14 @@ def write_video(
     audio: Float[Tensor, "..."] | None = None,
     audio_hz: int | None = None,
     crf: int = 18,
+    audio_codec: AudioCodec = "aac",
 ) -> None:
     """Write an mp4, whole or not at all; arguments and errors are those of `encode_video`.
 
     Raises:
         OSError: the disk is full, or the folder may not be written to.
     """
-    write_bytes(path, encode_video(video, fps=fps, audio=audio, audio_hz=audio_hz, crf=crf, name=str(path)))
+    write_bytes(path, encode_video(video, fps=fps, audio=audio, audio_hz=audio_hz, crf=crf, audio_codec=audio_codec, name=str(path)))
 
 
 def encode_video(
@@ -70,16 +74,21 @@ def encode_video(
     audio: Float[Tensor, "..."] | None = None,
     audio_hz: int | None = None,
     crf: int = 18,
+    audio_codec: AudioCodec = "aac",
     name: str = "a video",
 ) -> bytes:
-    """Encode an mp4 (H.264, 4:2:0, BT.709; AAC where there is sound).
+    """Encode an mp4 (H.264, 4:2:0, BT.709; AAC or Opus where there is sound).
+
+    A sound that is shorter than the picture is followed by silence to its end. A longer one is kept whole: players go on showing the last
+    frame.
 
     Args:
         video: pixels in [-1, 1]. An odd height or width gains one repeated row or column, because 4:2:0 has even sizes only.
         fps: frames per second, above 0.
         audio: waveform in [-1, 1], (samples,) or (channels, samples) with one or two channels.
-        audio_hz: sampling rate of the waveform; rates AAC lacks are resampled to 48 kHz.
+        audio_hz: sampling rate of the waveform; rates that the codec lacks are resampled to 48 kHz.
         crf: quality of x264, 0 (lossless) to 51 (worst).
+        audio_codec: `aac`, which every player takes, or `opus`, better at the same rate but unknown to older ones.
         name: what the video is called in errors.
 
     Raises:
@@ -94,7 +103,11 @@ def encode_video(
     with av.open(buffer, mode="w", format="mp4") as container:
         rate = Fraction(fps).limit_denominator(1001)
         picture = _video_stream(container, frames, rate, crf)
-        sound = None if audio is None else _Sound(container, _channels(audio), int(audio_hz))
+        sound = (
+            None
+            if audio is None
+            else _Sound(container, _lengthened(_channels(audio), len(frames) / rate * audio_hz), audio_hz, audio_codec)
+        )
         reformatter = VideoReformatter()  # one for all frames: setting it up costs more than using it
         for index, pixels in enumerate(frames):
             container.mux(picture.encode(_frame(pixels, index, 1 / rate, reformatter)))
@@ -125,16 +138,21 @@ def read_video(path: str | Path) -> Clip:
 class _Sound:
     """The sound track of a file that is being written."""
 
-    def __init__(self, container: av.container.OutputContainer, waveform: Float[np.ndarray, "c n"], hz: int) -> None:
+    def __init__(
+        self, container: av.container.OutputContainer, waveform: Float[np.ndarray, "c n"], hz: int, codec: AudioCodec = "aac"
+    ) -> None:
         self.waveform, self.hz = np.ascontiguousarray(waveform), hz
         self.layout = "mono" if waveform.shape[0] == 1 else "stereo"
-        self.stream = container.add_stream("aac", rate=hz if hz in _AAC_RATES else 48000, layout=self.layout)
+        name, rates = _CODECS[codec]
+        self.stream = container.add_stream(name, rate=hz if hz in rates else 48000, layout=self.layout)
 
     def write(self, container: av.container.OutputContainer) -> None:
         frame = av.AudioFrame.from_ndarray(self.waveform, format="fltp", layout=self.layout)
         frame.sample_rate, frame.pts, frame.time_base = self.hz, 0, Fraction(1, self.hz)
         frame_size = self.stream.codec_context.frame_size
-        resampler = AudioResampler(format="fltp", layout=self.layout, rate=self.stream.rate, frame_size=frame_size)
+        resampler = AudioResampler(
+            format=self.stream.codec_context.format.name, layout=self.layout, rate=self.stream.rate, frame_size=frame_size
+        )
         for part in (*resampler.resample(frame), *resampler.resample(None)):
             container.mux(self.stream.encode(part))
         container.mux(self.stream.encode(None))
@@ -159,6 +177,11 @@ def _frame(pixels, index, time_base, reformatter):
 def _even(frames):
     odd_rows, odd_columns = frames.shape[1] % 2, frames.shape[2] % 2
     return np.pad(frames, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
+
+
+def _lengthened(waveform, num_samples):
+    missing = math.ceil(num_samples) - waveform.shape[1]
+    return np.pad(waveform, ((0, 0), (0, missing))) if missing > 0 else waveform
 
 
 def _channels(audio):

@@ -144,7 +144,7 @@ def _generate(folder: Path, *, root: Path, num_pairs: int, world: dict[str, Any]
 
 def _prompts(count: int, num_objects: int, *, seed: int, spread: float) -> list[dict[str, Any]]:
     from moviegen_data.toyworld import caption_scene, sample_scene
-    from moviegen_data.toyworld.stream import scene_seed
+    from moviegen_data.toyworld.world import scene_seed
 
     seeds = [scene_seed(seed, "predict", index) for index in range(count)]
     specs = [sample_scene(each, num_objects=num_objects, split="held_out", spread=spread) for each in seeds]

@@ -3,6 +3,7 @@
 import io
 import warnings
 import wave
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
+from moviegen_core.autoencoder import AudioAutoencoder
 from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.ema import ExponentialMovingAverage
 from moviegen_core.callbacks.media import ReconstructionLogger, SampleLogger
+from moviegen_core.media.sound import frequency_of_row
 
 NUM_FRAMES = 6
 
@@ -79,7 +82,7 @@ def batches(num):
     return [MediaBatch(captions=captions, keys=keys, video=video, fps=torch.tensor([8.0, 8.0])) for _ in range(num)]
 
 
-def run(tmp_path, callbacks, *, model=None, logger=None, **options):
+def run(tmp_path, callbacks, *, model=None, logger=None, data=batches, **options):
     torch.manual_seed(0)
     model = model or Generator()
     options = {"max_epochs": 1, "val_check_interval": 4, "log_every_n_steps": 1} | options
@@ -95,7 +98,7 @@ def run(tmp_path, callbacks, *, model=None, logger=None, **options):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(model, DataLoader(batches(8), batch_size=None), DataLoader(batches(1), batch_size=None))
+        trainer.fit(model, DataLoader(list(data(8)), batch_size=None), DataLoader(list(data(1)), batch_size=None))
     return model
 
 
@@ -147,7 +150,74 @@ def test_sounds_and_their_spectrograms(tmp_path):
     assert np.abs(samples[:, 0] - np.sin(np.arange(4000) * 0.5)).max() < 1e-4
     picture = np.asarray(Image.open(io.BytesIO(read.Images("samples/0/spectrogram")[0].encoded_image_string)))
     loudest = picture.shape[0] - 1 - picture.astype(float).mean(1).argmax()
-    assert loudest == pytest.approx(0.5 / (2 * np.pi) * 1024, abs=1), "the row of the tone's frequency"
+    assert frequency_of_row(loudest, picture.shape[0], 8000, "mel") == pytest.approx(0.5 / (2 * np.pi) * 8000, rel=0.02)
+    drawn = np.asarray(Image.open(io.BytesIO(read.Images("samples/0/waveform")[0].encoded_image_string)))
+    assert drawn.shape == (240, 800) and (drawn == 0).mean() > 0.5, "a tone at full scale reaches over both bands"
+
+
+class Halving(AudioAutoencoder):
+    """Gives back half of what it is given."""
+
+    def __init__(self):
+        super().__init__(latent_channels=10, sample_rate=8000, hop_length=10)
+        self.weight = torch.nn.Parameter(torch.tensor(0.5))
+
+    def encode_raw(self, media, *, sample=False):
+        return media.reshape(len(media), -1, 10).movedim(2, 1) * self.weight
+
+    def decode_raw(self, latent):
+        return latent.movedim(1, 2).reshape(len(latent), 1, -1)
+
+    def training_step(self, batch, batch_idx):
+        return self.decode(self.encode(batch.audio)).square().mean() * 0.0
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.weight.detach() + 0.0)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Foley(Halving):
+    """Predicts a sound for the video and the captions of a batch."""
+
+    def predict_step(self, batch, batch_idx):
+        tones = torch.sin(torch.arange(4000) * 0.5).expand(len(batch), 1, -1) * batch.video.amax((1, 2, 3, 4))[:, None, None]
+        return {"keys": batch.keys, "captions": batch.captions, "audio": tones, "audio_hz": 8000, "metadata": batch.metadata}
+
+
+def sound_batches(num):
+    for batch in batches(num):
+        yield replace(batch, audio=torch.sin(torch.arange(3999) * 0.5).expand(2, 1, -1), audio_hz=8000)
+
+
+def heard(read, tag):
+    with wave.open(io.BytesIO(read.Audio(tag)[0].encoded_audio_string)) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2") / 32767
+
+
+def test_reconstructed_sounds(tmp_path):
+    run(tmp_path, [ReconstructionLogger(num_samples=1)], model=Halving(), data=sound_batches)
+    read = events(tmp_path)
+    assert set(read.Tags()["audio"]) == {"reconstructions/input/0", "reconstructions/output/0"}
+    given, made = heard(read, "reconstructions/input/0"), heard(read, "reconstructions/output/0")
+    assert len(given) == len(made) == 3999 and np.abs(given / 2 - made).max() < 1e-4
+    assert {f"reconstructions/{name}/0/{kind}" for name in ("input", "output") for kind in ("waveform", "spectrogram")} == set(
+        read.Tags()["images"]
+    )
+    model = Halving()
+    model.training_step = lambda batch, batch_idx: model.weight.square()
+    with pytest.raises(ValueError, match="sounds in the validation batches would be needed"):
+        run(tmp_path / "mute", [ReconstructionLogger()], model=model)
+
+
+def test_samples_for_whole_batches(tmp_path):
+    run(tmp_path, [SampleLogger(from_batch=True, num_samples=1)], model=Foley(), data=sound_batches)
+    read = events(tmp_path)
+    assert set(read.Tags()["audio"]) == {"samples/0"} and {"samples/0", "samples/strips"} <= set(read.Tags()["images"])
+    assert np.abs(heard(read, "samples/0") - np.sin(np.arange(4000) * 0.5)).max() < 1e-4
+    with pytest.raises(ValueError, match="from_batch: true with prompts"):
+        run(tmp_path / "both", [SampleLogger(from_batch=True, prompts=["one"])], model=Foley(), data=sound_batches)
 
 
 def test_prompts_by_steps_with_averaged_weights_in_evaluation_mode(tmp_path):

@@ -253,7 +253,7 @@ def test_a_full_disk_stops_with_a_message_and_leaves_nothing_half(tmp_path, monk
 
 @pytest.mark.parametrize("formats", [["avi"], []])
 def test_unknown_formats_are_refused(formats):
-    with pytest.raises(ValueError, match=r"there are mp4, gif, png, strip, wav, sheet"):
+    with pytest.raises(ValueError, match=r"there are mp4, gif, png, strip, wav, flac, sheet"):
         PredictionWriter(formats=formats)
 
 

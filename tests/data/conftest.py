@@ -58,6 +58,56 @@ def numbers_of(video, step: int = 10) -> list[int]:
     return [round(float(value - 20) / step) for value in grey]
 
 
+def encode_sound(
+    audio: np.ndarray,
+    hz: int,
+    *,
+    container: str = "wav",
+    codec: str = "pcm_s16le",
+    layout: str | None = None,
+    frames: np.ndarray | None = None,
+    fps: int = 10,
+    late_s: float = 0.0,
+    late_picture_s: float = 0.0,
+) -> bytes:
+    """Encode a waveform (c, n), with frames (t, h, w, 3) where given; either may begin late on the file's clock."""
+    layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[len(audio)]
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        picture = None
+        if frames is not None:
+            picture = file.add_stream("libx264", rate=fps)
+            picture.height, picture.width, picture.pix_fmt = *frames.shape[1:3], "yuv420p"
+            picture.options = {"crf": "1", "preset": "veryfast", "bf": "0"}
+        stream = file.add_stream(codec, rate=hz, layout=layout)
+        if codec in ("aac", "libopus", "libmp3lame"):
+            stream.bit_rate = 128_000 * len(audio)
+        if picture is not None:
+            for number, pixels in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+                frame.pts, frame.time_base = number + round(late_picture_s * fps), Fraction(1, fps)
+                file.mux(picture.encode(frame))
+            file.mux(picture.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio, dtype=np.float32), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = hz, 0, Fraction(1, hz)
+        context = stream.codec_context
+        if not context.is_open:
+            context.open()
+        resampler = av.AudioResampler(format=context.format.name, layout=layout, rate=hz, frame_size=context.frame_size)
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            part.pts = (part.pts or 0) + round(late_s * hz)
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def click(hz: int, duration_s: float, at_s: float, *, channels: int = 1) -> np.ndarray:
+    """A smooth bump of 2 ms whose middle is at a time, so that a codec keeps its place."""
+    time = np.arange(round(duration_s * hz)) / hz
+    wave = 0.8 * np.exp(-0.5 * ((time - at_s) / 0.001) ** 2) * np.cos(2 * np.pi * 1000 * (time - at_s))
+    return np.repeat(wave[None], channels, 0).astype(np.float32)
+
+
 @pytest.fixture
 def make_shards(tmp_path: Path) -> Callable[..., Path]:
     """Write a set of shards of tiny clips and return its folder."""
@@ -93,7 +143,14 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def media_maker() -> SimpleNamespace:
     """Functions that make media; a fixture, because test folders are no packages."""
-    return SimpleNamespace(encode_clip=encode_clip, grey_steps=grey_steps, numbers_of=numbers_of, picture_bytes=picture_bytes)
+    return SimpleNamespace(
+        encode_clip=encode_clip,
+        grey_steps=grey_steps,
+        numbers_of=numbers_of,
+        picture_bytes=picture_bytes,
+        encode_sound=encode_sound,
+        click=click,
+    )
 
 
 def picture_bytes(number: int = 0, *, height: int = 24, width: int = 32) -> bytes:

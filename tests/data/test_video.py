@@ -166,3 +166,21 @@ def test_pictures_of_all_modes(media_maker):
     assert out[2].mean() == pytest.approx(200 / 127.5 - 1, abs=1e-3)
     with pytest.raises(SampleError, match="cannot be opened"):
         open_picture(b"no picture")
+
+
+def test_damaged_files_are_bad_samples_or_clips(media_maker):
+    """Damage in headers and indices: an unknown codec, a place that cannot be sought, an end that is gone."""
+    decoder = VideoDecoder()
+    for container in ("matroska", "mp4"):
+        clean = media_maker.encode_clip(media_maker.grey_steps(16), container=container)
+        for seed in range(150):
+            rng = np.random.default_rng(seed)
+            data = bytearray(clean[: int(rng.integers(1, len(clean)))] if seed % 5 == 0 else clean)
+            for place in rng.integers(0, min(len(data), (200, 1000, len(data))[seed % 3]), size=rng.integers(1, 20)):
+                data[place] = rng.integers(256)
+            out = torch.full((3, 4, 16, 16), 2.0)
+            try:
+                decoder.decode(bytes(data), out, fps=8.0, position=0.5)
+            except SampleError:
+                continue
+            assert out.isfinite().all() and out.abs().max() <= 1.0

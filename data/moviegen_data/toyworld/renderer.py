@@ -6,24 +6,11 @@ import numpy as np
 
 from moviegen_core.errors import UsageError
 from moviegen_data.toyworld.captions import caption_scene
+from moviegen_data.toyworld.events import Event, find_events
 from moviegen_data.toyworld.font import draw_word
 from moviegen_data.toyworld.scene import COLOURS, EXTENT, GroundSpec, ObjectSpec, SceneSpec
+from moviegen_data.toyworld.sound import LEAST_HZ, render_sound
 from moviegen_data.toyworld.tracks import count_bounces, trace
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that would be heard.
-
-    Args:
-        kind: what happens; "bounce" is a touch of the floor.
-        time_s: when, in seconds from the first frame.
-        object_index: which object of the scene.
-    """
-
-    kind: str
-    time_s: float
-    object_index: int
 
 
 @dataclass(frozen=True)
@@ -35,9 +22,11 @@ class ToyClip:
         masks: what is visible of each object, bool (objects, t, h, w).
         caption: the scene in words.
         track: centre x, centre y and radius of each object in pixels, float32 (objects, t, 3).
-        events: touches of the floor and the like, in order of time.
+        events: touches of the floor and arrivals, in order of time.
         spec: the scene.
         fps: frames per second.
+        audio: its sound in (-1, 1), float32 (1, samples), or None where none was asked for.
+        audio_hz: samples per second of the sound, or None.
     """
 
     video: np.ndarray
@@ -47,9 +36,13 @@ class ToyClip:
     spec: SceneSpec
     fps: float
     events: list[Event] = field(default_factory=list)
+    audio: np.ndarray | None = None
+    audio_hz: int | None = None
 
 
-def render(spec: SceneSpec, *, num_frames: int = 16, height: int = 64, width: int = 64, fps: float = 8.0) -> ToyClip:
+def render(
+    spec: SceneSpec, *, num_frames: int = 16, height: int = 64, width: int = 64, fps: float = 8.0, audio_hz: int | None = None
+) -> ToyClip:
     """Render a scene. A clip shows the whole motion whatever its length; one frame is a picture, and its caption tells no motion.
 
     Args:
@@ -58,27 +51,29 @@ def render(spec: SceneSpec, *, num_frames: int = 16, height: int = 64, width: in
         height: rows in pixels, at least 8.
         width: columns in pixels, at least 8.
         fps: frames per second; longer clips hold more bounces, one in about two seconds.
+        audio_hz: samples per second of the sound, at least 4000; None renders none. A sound is as long as its frames are shown.
     """
     if num_frames < 1 or min(height, width) < 8 or not fps > 0:
         given = f"num_frames={num_frames}, height={height}, width={width}, fps={fps} was given"
         raise UsageError(given, "a clip has 1 frame of 8 × 8 pixels or more and a positive frame rate", "raise what is too small")
+    if audio_hz is not None and audio_hz < LEAST_HZ:
+        given = f"audio_hz={audio_hz} was given"
+        raise UsageError(given, f"the toy world's sounds need {LEAST_HZ} samples per second or more", "give 48000, or null for no sound")
     side, is_image = min(height, width), num_frames == 1
     times = np.array([spec.moment]) if is_image else np.linspace(0.0, 1.0, num_frames)
-    duration_s = (num_frames - 1) / fps
     bounces = count_bounces(num_frames / fps)
     video = np.repeat(_paint_ground(spec, height, width)[None], num_frames, axis=0)
     masks = np.zeros((len(spec.objects), num_frames, height, width), dtype=bool)
-    tracks, events = [], []
+    tracks = []
     for index, item in enumerate(spec.objects):
         moving = item if not (is_image and item.motion == "grow") else ObjectSpec(**{**item.__dict__, "motion": "still"})
         track = trace(moving, times, width=width / side, height=height / side, bounces=bounces) * side
         tracks.append(track)
         masks[:index] &= ~_paint_object(video, masks[index], item, track)
-        if item.motion == "bounce" and not is_image:
-            events += [Event("bounce", (k + 0.5) / bounces * duration_s, index) for k in range(bounces)]
-    events.sort(key=lambda event: event.time_s)
+    events = find_events(spec, num_frames=num_frames, fps=fps)
+    audio = None if audio_hz is None else render_sound(spec, events, num_samples=round(num_frames / fps * audio_hz), audio_hz=audio_hz)
     caption = caption_scene(spec, image=is_image)
-    return ToyClip(video, masks, caption, np.stack(tracks).astype(np.float32), spec, fps, events)
+    return ToyClip(video, masks, caption, np.stack(tracks).astype(np.float32), spec, fps, events, audio, audio_hz)
 
 
 def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray | float) -> np.ndarray:

@@ -47,6 +47,10 @@ class ObjectSpec:
         x: where in the horizontal room that its motion leaves free, 0 (left) to 1.
         y: where in the vertical room that its motion leaves free, 0 (top) to 1.
         reach: fraction of the room along its axis that a left, right, up, down or bounce motion covers, in (0, 1].
+        phase: where in its bounce it starts, 0 to 1: at 0 at its highest, at 0.5 on the floor.
+        pace: how fast it bounces, above 0; 1 is once in about two seconds.
+        arrival: the share of the clip after which a left, right, up or down motion is over and the object rests, in (0, 1]. Below 1
+            the arrival is heard.
     """
 
     shape: str
@@ -57,12 +61,18 @@ class ObjectSpec:
     x: float = 0.5
     y: float = 0.5
     reach: float = 0.9
+    phase: float = 0.0
+    pace: float = 1.0
+    arrival: float = 1.0
 
     def __post_init__(self) -> None:
         require("shape", self.shape, SHAPES)
         require("colour", self.colour, COLOURS)
         require("size", self.size, SIZES)
         require("motion", self.motion, MOTIONS)
+        if not (0.0 <= self.phase <= 1.0 and self.pace > 0.0 and 0.0 < self.arrival <= 1.0):
+            given = f"phase={self.phase}, pace={self.pace}, arrival={self.arrival} was given"
+            raise UsageError(given, "a phase is in [0, 1], a pace above 0, an arrival in (0, 1]", "give numbers in these ranges")
 
     @property
     def combination(self) -> tuple[str, str, str]:
@@ -104,6 +114,7 @@ class SceneSpec:
         seed: chooses the caption's phrasing.
         text: a word to write into the picture, or None.
         moment: which moment of the motion, 0 to 1, a picture of one frame shows.
+        music: whether music plays in its sound.
     """
 
     objects: tuple[ObjectSpec, ...]
@@ -111,6 +122,7 @@ class SceneSpec:
     seed: int = 0
     text: str | None = None
     moment: float = 0.5
+    music: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain json values."""

@@ -1,8 +1,8 @@
 """An endless supply of rendered batches, split by rank and worker, the same for the same seed, resumable at any batch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,34 +13,13 @@ from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.termination import leave_process_group
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.prompts import with_fps
-from moviegen_data.toyworld.renderer import ToyClip, render
-from moviegen_data.toyworld.sampling import sample_scene
-from moviegen_data.toyworld.scene import PLAIN_GROUNDS, SceneSpec, Split
+from moviegen_data.toyworld.renderer import ToyClip
+from moviegen_data.toyworld.scene import SceneSpec
+from moviegen_data.toyworld.sound_captions import hears, sound_caption
+from moviegen_data.toyworld.world import World, clip_key
 
-STAGES = ("train", "val", "predict", "images", "folder")
-
-
-def scene_seed(seed: int, stage: str, index: int) -> int:
-    """The seed of a stage's index-th scene; no two stages share scenes."""
-    state = np.random.SeedSequence([seed, STAGES.index(stage), index]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
-
-
-@dataclass(frozen=True)
-class ClipFormat:
-    """The shape of a clip.
-
-    Args:
-        num_frames: frames.
-        height: rows in pixels.
-        width: columns in pixels.
-        fps: frames per second.
-    """
-
-    num_frames: int = 16
-    height: int = 64
-    width: int = 64
-    fps: float = 8.0
+Media = Literal["all", "video", "none"]
+Told = Literal["picture", "sound"]
 
 
 class ToyWorldStream(IterableDataset[MediaBatch]):
@@ -50,24 +29,16 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
         num_samples: samples of an epoch over all ranks.
         batch_size: clips per batch and rank.
         stage: one of "train", "val", "predict"; the stages never share a scene.
-        seed: root of all randomness.
-        num_frames: frames of a clip; 1 gives pictures.
-        height: rows in pixels.
-        width: columns in pixels.
-        fps: frames per second.
-        num_objects: one or two objects per scene.
-        grounds: kinds of ground to draw from.
-        split: "train" leaves the held-out combinations out, "held_out" has nothing else, "all" has both.
-        image_every: every n-th batch holds pictures of one frame instead of clips; 0 for none.
+        image_every: every n-th batch holds pictures of one frame instead of clips; 0 for none. Pictures have no sound.
         image_batch_size: pictures per picture batch; as many as clips unless given.
-        text_probability: how often a word is written into the picture (and quoted in the caption).
-        spread: share of the ranges of radius, position and path length that is drawn from, 0 to 1; see `sample_scene`.
+        captions: what the captions tell: "picture" what is seen, "sound" what is heard.
         fps_prefix: put "FPS-8" in front of the captions.
-        prompts_only: leave the pixels out.
+        media: what a batch holds beside its metadata: "all" pixels and the sound, if there is one; "video" silent pixels; "none" neither.
         fresh_epochs: every epoch renders new scenes; otherwise the same ones return.
         drop_last: leave out the samples that do not fill a batch on every rank.
         rank: this process's number among those that see different data.
         world_size: how many such processes there are.
+        settings: those of `World`.
     """
 
     def __init__(
@@ -76,24 +47,16 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
         num_samples: int,
         batch_size: int,
         stage: str = "train",
-        seed: int = 0,
-        num_frames: int = 16,
-        height: int = 64,
-        width: int = 64,
-        fps: float = 8.0,
-        num_objects: int = 1,
-        grounds: Sequence[str] = PLAIN_GROUNDS,
-        split: Split = "train",
         image_every: int = 0,
         image_batch_size: int | None = None,
-        text_probability: float = 0.0,
-        spread: float = 1.0,
+        captions: Told = "picture",
         fps_prefix: bool = False,
-        prompts_only: bool = False,
+        media: Media = "all",
         fresh_epochs: bool = True,
         drop_last: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        **settings: Any,
     ) -> None:
         require_at_least(1, batch_size=batch_size, image_batch_size=image_batch_size or 1)
         if drop_last and num_samples < batch_size * world_size:
@@ -103,20 +66,14 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
             least = max(num_samples // world_size, 1) * world_size
             given = f"{num_samples} samples for {world_size} ranks were given"
             raise UsageError(given, f"every rank gets as many, so the nearest is {least}", "change num_val or num_predict")
-        self.num_samples, self.batch_size, self.stage, self.seed = num_samples, batch_size, stage, seed
-        self.clip_format = ClipFormat(num_frames, height, width, fps)
-        self.drawing: dict[str, Any] = {
-            "num_objects": num_objects,
-            "grounds": tuple(grounds),
-            "split": split,
-            "text_probability": text_probability,
-            "spread": spread,
-        }
+        self.num_samples, self.batch_size, self.stage = num_samples, batch_size, stage
+        self.world = World(**settings)
+        self.world.check()
         self.image_every, self.image_batch_size = image_every, image_batch_size or batch_size
-        self.fps_prefix, self.prompts_only, self.fresh_epochs, self.drop_last = fps_prefix, prompts_only, fresh_epochs, drop_last
+        self.captions, self.fps_prefix, self.media = captions, fps_prefix, media
+        self.fresh_epochs, self.drop_last = fresh_epochs, drop_last
         self.rank, self.world_size = rank, world_size
         self.epoch, self.first_batch = 0, 0
-        sample_scene(0, **self.drawing)
 
     def __len__(self) -> int:
         """Batches of an epoch on this rank."""
@@ -142,22 +99,24 @@ class ToyWorldStream(IterableDataset[MediaBatch]):
 
     def scene(self, stage: str, index: int) -> SceneSpec:
         """The index-th scene of a stage."""
-        return sample_scene(scene_seed(self.seed, stage, index), **self.drawing)
+        return self.world.scene(stage, index)
 
     def _join(self, stage: str, indices: Sequence[int]) -> MediaBatch:
-        shape = self.clip_format
-        num_frames = 1 if stage == "images" else shape.num_frames
-        clips = [
-            render(self.scene(stage, index), num_frames=num_frames, height=shape.height, width=shape.width, fps=shape.fps)
-            for index in indices
-        ]
+        clips = [self.world.clip(stage, index) for index in indices]
+        has_sound = clips[0].audio is not None
         return MediaBatch(
-            captions=[with_fps(clip.caption, shape.fps) if self.fps_prefix else clip.caption for clip in clips],
-            keys=[f"toy-{stage}-{index:08d}" for index in indices],
-            video=None if self.prompts_only else to_pixels(clips),
-            fps=torch.full((len(clips),), float(shape.fps)),
+            captions=[self._caption(clip) for clip in clips],
+            keys=[clip_key(stage, index) for index in indices],
+            video=None if self.media == "none" else to_pixels(clips),
+            fps=torch.full((len(clips),), float(self.world.fps)),
+            audio=to_waveforms(clips) if has_sound and self.media == "all" else None,
+            audio_hz=clips[0].audio_hz,
             metadata=[describe(clip) for clip in clips],
         )
+
+    def _caption(self, clip: ToyClip) -> str:
+        text = clip.caption if self.captions == "picture" else sound_caption(clip.spec)
+        return with_fps(text, self.world.fps) if self.fps_prefix else text
 
 
 class ResumableLoader(DataLoader):
@@ -202,10 +161,15 @@ def to_pixels(clips: Sequence[ToyClip]) -> Tensor:
     return video.float().mul_(2 / 255).sub_(1)
 
 
+def to_waveforms(clips: Sequence[ToyClip]) -> Tensor:
+    """Sounds as float in (-1, 1) (b, 1, s)."""
+    return torch.from_numpy(np.stack([clip.audio for clip in clips]))
+
+
 def describe(clip: ToyClip) -> dict[str, Any]:
-    """A clip's metadata: its format, and under "scene" the ground truth for the oracle."""
+    """A clip's metadata: its format; "scene" and "events", the ground truth for the oracles; and where it has sound, what is heard."""
     num_frames, height, width, _ = clip.video.shape
-    return {
+    described = {
         "num_frames": num_frames,
         "height": height,
         "width": width,
@@ -213,6 +177,9 @@ def describe(clip: ToyClip) -> dict[str, Any]:
         "scene": clip.spec.to_dict(),
         "events": [{"kind": event.kind, "time_s": event.time_s, "object_index": event.object_index} for event in clip.events],
     }
+    if clip.audio is not None:
+        described |= {"audio_hz": clip.audio_hz, "audio_samples": clip.audio.shape[-1], "sound": asdict(hears(clip.spec))}
+    return described
 
 
 def _same(batch: MediaBatch) -> MediaBatch:
