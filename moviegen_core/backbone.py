@@ -53,7 +53,7 @@ class Backbone(LightningModule):
         plan.shard(self)
 
     def num_tokens(self, latent_shape: tuple[int, ...]) -> int:
-        """Sequence length for one latent of shape (c, t, h, w)."""
+        """Sequence length for one latent of shape (c, t, h, w), or (c, t) of a sound."""
         raise NotImplementedError(f"{type(self).__name__} must define num_tokens(latent_shape)")
 
     def num_flops(self, latent_shape: tuple[int, ...], context_length: int) -> int:
@@ -66,7 +66,7 @@ class Backbone(LightningModule):
         """What one sample costs a process in training, as `parallelize` shards this backbone; by it `moviegen plan` plans.
 
         Args:
-            latent_shape: shape (c, t, h, w) of one latent.
+            latent_shape: shape (c, t, h, w) of one latent, (c, t) of a sound.
             context_length: tokens of the context; 0 for none.
             context: processes that share the sequence.
             tensor: processes that share each matrix.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -101,7 +101,11 @@ class Conditioner(LightningModule):
 
     Args:
         dropout: probability in [0, 1] that a training sample sees the null version instead.
+
+    A class that opens other doors than `context` sets `has_context` to false, so that plans count no tokens for it.
     """
+
+    has_context: ClassVar[bool] = True
 
     def __init__(self, *, dropout: float = 0.1) -> None:
         super().__init__()

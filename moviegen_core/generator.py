@@ -1,9 +1,8 @@
 """FlowModel joins autoencoder, conditioners, backbone and sampler: training, validation, prediction."""
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -25,7 +24,10 @@ from moviegen_core.flow.timesteps import LogitNormalTimesteps, Timesteps
 from moviegen_core.nn.initialization import draw_weights, seeded
 from moviegen_core.parallel.clipping import clip_gradients, is_sharded
 from moviegen_core.parallel.precision import compute_dtype_of
-from moviegen_core.randomness import run_seed, seed_from, seed_step
+from moviegen_core.progress import progress
+from moviegen_core.randomness import keyed_noise as _noise
+from moviegen_core.randomness import keyed_share as _share
+from moviegen_core.randomness import run_seed, seed_step
 from moviegen_core.sampler import Conditionings, FlowSampler, Sampler
 from moviegen_core.weights import load_into, open_weights
 
@@ -158,6 +160,16 @@ class FlowModel(LightningModule):
             from moviegen_core.parallel.planner.checking import check_run
 
             check_run(self, self._trainer)
+
+    def sample_shape(self, autoencoder: Autoencoder) -> tuple[int, ...]:
+        """Latent shape of a sample of the model's default size."""
+        return tuple(autoencoder.latent_shape(self.num_frames, self.height, self.width))
+
+    def training_shapes(self, autoencoder: Autoencoder, data: Any) -> list[tuple[int, ...]]:
+        """Latent shapes of the samples that a data module trains on; none where it does not say."""
+        from moviegen_core.parallel.planner.checking import sizes_of
+
+        return [tuple(autoencoder.latent_shape(*size)) for size in sizes_of(data)]
 
     def load_stage(self, checkpoint: str | FilePath) -> None:
         """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""
@@ -312,16 +324,22 @@ class FlowModel(LightningModule):
     @torch.no_grad()
     def sample_latents(self, batch: MediaBatch, shape: Sequence[int], *, drop: bool = False) -> Float[Tensor, "b c ..."]:
         """Sample latents of a shape (c, ...) for the batch's conditions; with `drop` for none of them."""
-        noise = torch.stack([_noise(shape, self.seed, key) for key in batch.keys]).to(self.device)
+        noise = torch.stack([_noise(shape, self.seed, key) for key in batch.keys])
+        return self.integrate(noise, self.sampling_conditions(batch, shape[1], drop=drop))
+
+    def sampling_conditions(self, batch: MediaBatch, length: int, *, drop: bool = False) -> Conditionings:
+        """The conditions of all variants that the sampler wants, for `length` latent frames; with `drop` nothing is told in any."""
         names = list(self.conditioners)
-        variants = [frozenset(names) if drop else variant for variant in self.sampler.variants(names)]
-        conditionings = self.conditionings(batch, variants, shape[1])
+        return self.conditionings(batch, [frozenset(names) if drop else variant for variant in self.sampler.variants(names)], length)
+
+    def integrate(self, noise: Float[Tensor, "b c ..."], conditionings: Conditionings) -> Float[Tensor, "b c ..."]:
+        """Take noise to latents by the sampler, which is told what `sampling_conditions` gives."""
 
         def velocity(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
             return self.path.velocity(x, self.backbone(x, t, conditioning).float(), t)
 
-        with _progress(f"sampling {len(batch)}") as report:
-            return self.sampler.sample(velocity, noise, conditionings, progress=report)
+        with progress(f"sampling {len(noise)}") as report:
+            return self.sampler.sample(velocity, noise.to(self.device), conditionings, progress=report)
 
     def conditionings(self, batch: MediaBatch, variants: Sequence[frozenset[str]], length: int) -> Conditionings:
         """What the sampler is told for `length` latent frames; override it to give the sampler's segments conditions of their own."""
@@ -377,27 +395,3 @@ class FlowModel(LightningModule):
                 "this model has no autoencoder, so it cannot decode; give `model.autoencoder` and `model.autoencoder_checkpoint`"
             )
         return self.autoencoder
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar over the solver's steps, on a terminal only."""
-    from tqdm.auto import tqdm
-
-    with tqdm(desc=title, unit="step", leave=False, disable=None) as bar:
-
-        def report(step: int, num_steps: int) -> None:
-            bar.total = num_steps
-            bar.update(step - bar.n)
-
-        yield report
-
-
-def _share(key: str) -> float:
-    """A number in (0, 1) that is spread evenly over keys."""
-    return (int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "little") + 0.5) / 2**48
-
-
-def _noise(shape: Sequence[int], seed: int, key: str) -> Tensor:
-    # Drawn on the CPU from the sample's own name: the same on one process and on many, on a CPU and on a GPU.
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed_from(seed, key)))

@@ -1,10 +1,12 @@
-"""Random draws of training as a function of where it stands, so that resuming continues them and no two ranks share them."""
+"""Random draws as a function of where training stands, so that resuming continues them and no two ranks share them; or of a key."""
 
 import hashlib
 import os
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from moviegen_core.parallel.place import data_place
 
@@ -27,3 +29,13 @@ def seed_step(module: LightningModule, batch_idx: int) -> None:
     share a sample's sequence or matrices.
     """
     torch.manual_seed(seed_from(run_seed(), data_place(module._trainer).rank, module.global_step, batch_idx))
+
+
+def keyed_share(key: str) -> float:
+    """A number in (0, 1) that is spread evenly over keys."""
+    return (int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "little") + 0.5) / 2**48
+
+
+def keyed_noise(shape: Sequence[int], seed: int, key: str) -> Tensor:
+    """Normal noise by a seed and a sample's key: the same on one process and on many, on a CPU and on a GPU, so drawn on the CPU."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed_from(seed, key)))

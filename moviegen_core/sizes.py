@@ -9,8 +9,6 @@ import yaml
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from moviegen_core.autoencoder import Autoencoder
-from moviegen_core.backbone import Backbone
 from moviegen_core.diagnosis import diagnose
 from moviegen_core.errors import UsageError
 from moviegen_core.generator import FlowModel
@@ -43,7 +41,8 @@ def measure(name: str) -> dict[str, Any]:
                 autoencoder = build_autoencoder()
                 autoencoder.configure_model()
                 components["autoencoder"] = _count(autoencoder)
-                latent_shape, num_tokens = _tokens(model, backbone, autoencoder)
+                latent_shape = list(model.sample_shape(autoencoder))
+                num_tokens = backbone.num_tokens(tuple(latent_shape))
         else:
             model.configure_model()
             components = {key: _count(child) for key, child in model.named_children() if any(True for _ in child.parameters())}
@@ -97,9 +96,6 @@ def _count(module: nn.Module) -> dict[str, Any]:
     parts = {key: sum(p.numel() for p in child.parameters()) for key, child in module.named_children()}
     own = sum(p.numel() for p in module.parameters(recurse=False))
     parts |= {"(own)": own} if own else {}
-    return {"total": sum(p.numel() for p in module.parameters()), "parts": {key: count for key, count in parts.items() if count}}
-
-
-def _tokens(model: FlowModel, backbone: Backbone, autoencoder: Autoencoder) -> tuple[list[int], int]:
-    shape = autoencoder.latent_shape(model.num_frames, model.height, model.width)
-    return list(shape), backbone.num_tokens(shape)
+    total = sum(p.numel() for p in module.parameters())
+    note = {} if total else {"note": "it has no parameters"}
+    return {"total": total, "parts": {key: count for key, count in parts.items() if count}, **note}

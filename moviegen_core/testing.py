@@ -48,7 +48,7 @@ def check_backbone(
 
     Args:
         factory: builds a small backbone.
-        latent_shape: shape (c, t, h, w) of one latent that it takes.
+        latent_shape: shape (c, t, h, w) of one latent, (c, t) of a sound that it takes.
         conditioning: makes a conditioning from (batch size, width); a context with its last token masked unless given.
         context_length: tokens of that context.
     """
@@ -233,12 +233,14 @@ def reset_parameters(module: nn.Module) -> None:
 
 
 def check_gradients(module: nn.Module, forward: Callable[[], Any]) -> None:
-    """Check that a gradient reaches every trainable parameter, zero-initialised layers being moved off zero first.
+    """Check that a gradient reaches every trainable parameter, if there is any, zero-initialised layers being moved off zero first.
 
     Args:
         module: whose parameters.
         forward: a tensor, or tensors, that depend on them.
     """
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        return
     _perturb(module)
     module.zero_grad()
     outputs = forward()

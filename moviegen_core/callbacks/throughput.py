@@ -7,6 +7,7 @@ import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from moviegen_core.autoencoder import AudioAutoencoder
 from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.machine import measure_peak_tflops, memory_gib, readable_time
 from moviegen_core.errors import UsageError
@@ -115,9 +116,12 @@ class Throughput(Callback):
             self._hook = None
 
     def _count(self, pl_module: LightningModule, batch: Any) -> None:
-        if not isinstance(batch, MediaBatch) or (batch.latents is None and batch.video is None):
+        if not isinstance(batch, MediaBatch):
             return
-        media = batch.video if batch.latents is None else batch.latents
+        has_sound = isinstance(getattr(pl_module, "autoencoder", None), AudioAutoencoder)
+        media = batch.latents if batch.latents is not None else batch.audio if has_sound else batch.video
+        if media is None:
+            return
         key = (batch.latents is None, *media.shape[1:])
         if key not in self._costs:
             latent = pl_module.autoencoder.latent_shape(*media.shape[2:]) if batch.latents is None else tuple(media.shape[1:])

@@ -52,7 +52,9 @@ class FactorizedPositions(nn.Module):
                 f"the positional tables end at {'x'.join(map(str, largest))}",
                 "raise max_frames, max_height or max_width of the backbone, or give a smaller video",
             )
-        frames = self.frames[:num_frames, None, None]
-        rows = self.rows[None, :num_rows, None]
+        # Times one, for a gradient of its own: tables of one entry would get views of one tensor, and backward passes that add up would
+        # add every table's share to all of them.
+        frames = 1.0 * self.frames[:num_frames, None, None]
+        rows = 1.0 * self.rows[None, :num_rows, None]
         columns = self.columns[None, None, :num_columns]
         return (frames + (rows + columns)).flatten(0, 2)

@@ -1,13 +1,18 @@
 """The transformer block of Movie Gen Video: LLaMa3's, with cross-attention and adaptive layer norm (3.1.3)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from moviegen_core.errors import UsageError
 from moviegen_core.nn.attention import Attention
 from moviegen_core.nn.linear import Projection
 from moviegen_core.nn.modulation import LayerModulation, RMSNorm
+
+FeedForwardKind = Literal["swiglu", "gelu"]
 
 
 class SwiGLU(nn.Module):
@@ -30,6 +35,28 @@ class SwiGLU(nn.Module):
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
+class PlainFeedForward(nn.Module):
+    """Feed-forward network of two matrices, `w2(gelu(w1 x))`, as in the first transformers and in DiT, whose GELU is the tanh form.
+
+    Args:
+        width: width d of the tokens.
+        ffn_width: inner width f.
+        output_gain: initial scale of the output projection.
+    """
+
+    def __init__(self, *, width: int, ffn_width: int, output_gain: float = 1.0) -> None:
+        super().__init__()
+        self.w1 = Projection(width, ffn_width)
+        self.w2 = Projection(ffn_width, width, gain=output_gain)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Transform every token alone."""
+        return self.w2(F.gelu(self.w1(x), approximate="tanh"))
+
+
+_FEED_FORWARD: dict[str, type[SwiGLU] | type[PlainFeedForward]] = {"swiglu": SwiGLU, "gelu": PlainFeedForward}
+
+
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention to the context, feed-forward network; each behind an RMS norm and added to its input.
 
@@ -42,17 +69,29 @@ class TransformerBlock(nn.Module):
         num_heads: number of attention heads; divides `width`.
         norm_eps: added to the mean square in the norms.
         output_gain: initial scale of the three output projections.
+        feed_forward: "swiglu", three matrices of d x f (3.1.3), or "gelu", two of them.
     """
 
-    def __init__(self, *, width: int, ffn_width: int, num_heads: int, norm_eps: float = 1e-5, output_gain: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        ffn_width: int,
+        num_heads: int,
+        norm_eps: float = 1e-5,
+        output_gain: float = 1.0,
+        feed_forward: FeedForwardKind = "swiglu",
+    ) -> None:
         super().__init__()
+        if feed_forward not in _FEED_FORWARD:
+            raise UsageError(f"feed_forward={feed_forward!r} was given", f"known are {', '.join(_FEED_FORWARD)}", "give one of them")
         self.modulation = LayerModulation(width=width)
         self.self_norm = RMSNorm(width=width, eps=norm_eps)
         self.self_attention = Attention(width=width, num_heads=num_heads, output_gain=output_gain)
         self.cross_norm = RMSNorm(width=width, eps=norm_eps)
         self.cross_attention = Attention(width=width, num_heads=num_heads, output_gain=output_gain)
         self.ffn_norm = RMSNorm(width=width, eps=norm_eps)
-        self.ffn = SwiGLU(width=width, ffn_width=ffn_width, output_gain=output_gain)
+        self.ffn = _FEED_FORWARD[feed_forward](width=width, ffn_width=ffn_width, output_gain=output_gain)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from moviegen_audio.alignment import nearest_frames
 from moviegen_core.batch import MediaBatch
 from moviegen_core.conditioner import Conditioning
 from moviegen_core.errors import UsageError
@@ -101,9 +102,5 @@ def cut(batch: MediaBatch, window: Window) -> MediaBatch:
 
 def _nearest(frames: Tensor, fps: Tensor, window: Window, *, dim: int) -> Tensor:
     """For every latent frame of the window the nearest of each sample's frames."""
-    times = torch.arange(window.start, window.stop, dtype=torch.float64) / LATENT_HZ
-    cuts = []
-    for sample, rate in zip(frames, fps.tolist(), strict=True):
-        index = (times * rate + 0.5).floor().long().clamp_max(sample.shape[dim - 1] - 1)
-        cuts.append(sample.index_select(dim - 1, index.to(sample.device)))
-    return torch.stack(cuts)
+    nearest = nearest_frames(window.stop, LATENT_HZ, fps, frames.shape[dim])[:, window.start :].to(frames.device)
+    return torch.stack([sample.index_select(dim - 1, index) for sample, index in zip(frames, nearest, strict=True)])

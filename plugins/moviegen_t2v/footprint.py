@@ -36,11 +36,15 @@ def footprint(
     # Before self-attention: input and output of the norm, its modulated output; query, keys and values, output; the projected output.
     attention = 2 * tokens + whole + 2 * tokens + keys + per_token + tokens
     cross = 2 * tokens + whole + 2 * tokens + per_token + 2 * context_length * d // tensor * element_bytes if context_length else 0
-    # w1's and w3's output, the activation, their product.
-    ffn = 2 * tokens + whole + 4 * inner + share * _FP32 + tokens
-    # The gradient of the block's output and of the positions; two of the inner ones, or those of the three matrices' input.
+    gated = backbone.feed_forward == "swiglu"
+    # w1's and w3's output, the activation, their product; without a gate w1's output and the activation.
+    inner_kept = (4 if gated else 2) * inner
+    ffn = 2 * tokens + whole + inner_kept + share * _FP32 + tokens
+    # The gradient of the block's output and of the positions; of the inner ones two, or one without a gate; or those of the input of
+    # w1 and w3 and their sum, of w1 alone beside the gradient of its output.
     flowing = 2 * tokens
-    block_peak = flowing + max(2 * inner - tokens, 3 * whole - 4 * inner - tokens, 0)
+    late_inner = 3 * whole if gated else whole + inner
+    block_peak = flowing + max((2 if gated else 1) * inner - tokens, late_inner - inner_kept - tokens, 0)
     # Partial sums of the last matrix, and their copy in the order in which they are reduce-scattered.
     again_peak = flowing + (2 * whole + tokens if tensor > 1 else 0)
     # Gradients of keys and values: as they come, stacked, and in the order in which they are reduce-scattered.
@@ -58,19 +62,21 @@ def footprint(
         edges_kept=3 * whole + cells * 2 * _FP32 + edges_left,
         edges_peak=3 * whole,
         edges_left=edges_left,
-        products=tuple(_products(share, n, d, f, context_length, tensor, element_bytes, num_heads)),
-        block_flops=_block_flops(n, d, f, context_length) // (context * tensor),
+        products=tuple(_products(share, n, d, f, context_length, tensor, element_bytes, num_heads, gated)),
+        block_flops=_block_flops(n, d, f, context_length, gated) // (context * tensor),
         tensor_exchange=(6 if context_length else 4) * whole if tensor > 1 else 0,
         context_exchange=keys if context > 1 else 0,
     )
 
 
-def _block_flops(n: int, d: int, f: int, context_length: int) -> int:
+def _block_flops(n: int, d: int, f: int, context_length: int, gated: bool) -> int:
     cross_attention = 4 * (n + context_length) * d * d + 4 * n * context_length * d if context_length else 0
-    return 8 * n * d * d + 4 * n * n * d + cross_attention + 6 * n * d * f
+    return 8 * n * d * d + 4 * n * n * d + cross_attention + (6 if gated else 4) * n * d * f
 
 
-def _products(share: int, n: int, d: int, f: int, context_length: int, tensor: int, element_bytes: int, num_heads: int) -> list[Product]:
+def _products(
+    share: int, n: int, d: int, f: int, context_length: int, tensor: int, element_bytes: int, num_heads: int, gated: bool
+) -> list[Product]:
     """The products of a block in the order in which they run; outputs of each last matrix are whole until they are reduce-scattered."""
     tokens, inner = share * d * element_bytes, share * f * element_bytes
     log_sum_exp = share * _FP32 * num_heads
@@ -83,5 +89,5 @@ def _products(share: int, n: int, d: int, f: int, context_length: int, tensor: i
         products += [Product("cross wq", matrix, tokens)]
         products += [Product(f"cross {name}", 2 * text * d, text * element_bytes) for name in ("wk", "wv")]
         products += [Product("cross attention", 4 * share * context_length * d, tokens + log_sum_exp), out]
-    products += [Product(name, 2 * share * d * f, inner) for name in ("w1", "w3")]
+    products += [Product(name, 2 * share * d * f, inner) for name in (("w1", "w3") if gated else ("w1",))]
     return [*products, Product("w2", 2 * share * d * f, tokens * tensor)]

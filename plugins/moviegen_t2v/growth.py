@@ -1,5 +1,8 @@
 """Growth of a backbone between the stages of the recipe (3.2.2): longer positional tables, more input channels."""
 
+from collections import ChainMap
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,6 +50,19 @@ def grow(state_dict: dict[str, Tensor], backbone: VideoTransformer) -> dict[str,
                 "give the checkpoint's sizes to the backbone, or another checkpoint",
             )
     return grown
+
+
+def grow_stage(state: Mapping[str, Tensor], backbone: VideoTransformer, *, prefix: str = "backbone.") -> Mapping[str, Tensor]:
+    """Fit an earlier stage's whole model to a backbone; all but tables and input weights are read when they are asked for.
+
+    Args:
+        state: weights by name, which reads a tensor when it is asked for one.
+        backbone: the backbone to fit.
+        prefix: what the names of the backbone's weights begin with.
+    """
+    names = (name for name in state if name.startswith(prefix) and name.removeprefix(prefix) in GROWN)
+    tables = {name.removeprefix(prefix): state[name] for name in names}
+    return ChainMap({prefix + name: table for name, table in grow(tables, backbone).items()}, state)
 
 
 def _longer(given: Tensor, wanted: Tensor) -> bool:

@@ -15,7 +15,7 @@ from moviegen_core.nn.modulation import LayerModulation, RMSNorm, TimeEmbedding
 from moviegen_core.nn.patchify import Patchify, PatchSize, Unpatchify
 from moviegen_core.nn.positions import FactorizedPositions
 from moviegen_core.nn.sequence import WholeSequence
-from moviegen_core.nn.transformer import TransformerBlock
+from moviegen_core.nn.transformer import FeedForwardKind, TransformerBlock
 
 if TYPE_CHECKING:
     from moviegen_core.footprint import Footprint
@@ -40,6 +40,7 @@ class VideoTransformer(Backbone):
         max_height: length of the table of rows in patches (96 after both growths of 3.2.2).
         max_width: length of the table of columns in patches.
         norm_eps: added to the mean square in the norms.
+        feed_forward: "swiglu" with three matrices (3.1.3), or "gelu" with two.
         activation_checkpointing: what each block keeps for its backward pass: "none" everything that it needs, "block" its input alone,
             "selective" also outputs of matrix products and attention; the rest is computed again.
         kept_activations: share of the bytes of those outputs that "selective" keeps, in [0, 1]; those that save most FLOPs per byte go
@@ -64,6 +65,7 @@ class VideoTransformer(Backbone):
         max_height: int = 96,
         max_width: int = 96,
         norm_eps: float = 1e-5,
+        feed_forward: FeedForwardKind = "swiglu",
         activation_checkpointing: ActivationCheckpointing = "none",
         kept_activations: float = 0.5,
         compile_blocks: CompileMode | None = None,
@@ -72,6 +74,7 @@ class VideoTransformer(Backbone):
         require_at_least(1, num_layers=num_layers, width=width, ffn_width=ffn_width, num_heads=num_heads, in_channels=in_channels, **sizes)
         super().__init__(in_channels=in_channels, width=width, extra_channels=extra_channels)
         self.ffn_width = ffn_width
+        self.feed_forward = feed_forward
         self.patchify = Patchify(in_channels=in_channels, width=width, patch_size=patch_size, extra_channels=extra_channels)
         # Positions are added in every layer, so all layers together add about one unit.
         std = 1.0 / num_layers
@@ -81,7 +84,14 @@ class VideoTransformer(Backbone):
         # The sum of 3 outputs per layer then starts with the variance of one.
         output_gain = (3 * num_layers) ** -0.5
         self.blocks = nn.ModuleList(
-            TransformerBlock(width=width, ffn_width=ffn_width, num_heads=num_heads, norm_eps=norm_eps, output_gain=output_gain)
+            TransformerBlock(
+                width=width,
+                ffn_width=ffn_width,
+                num_heads=num_heads,
+                norm_eps=norm_eps,
+                output_gain=output_gain,
+                feed_forward=feed_forward,
+            )
             for _ in range(num_layers)
         )
         self.activation_checkpointing, self.kept_activations = activation_checkpointing, kept_activations
@@ -147,7 +157,7 @@ class VideoTransformer(Backbone):
         n, d = self.num_tokens(latent_shape), self.width
         attention = 8 * n * d * d + 4 * n * n * d
         cross_attention = 4 * (n + context_length) * d * d + 4 * n * context_length * d if context_length else 0
-        ffn = 6 * n * d * self.ffn_width
+        ffn = (6 if self.feed_forward == "swiglu" else 4) * n * d * self.ffn_width
         edges = 2 * n * (self.patchify.weight.numel() + self.unpatchify.linear.weight.numel())
         once = 2 * (self.time_embedding.num_frequencies * d + d * d + 6 * d * d + 2 * d * d)
         return len(self.blocks) * (attention + cross_attention + ffn) + edges + once

@@ -1,12 +1,11 @@
 """Joint text-to-image and text-to-video training and prediction (paper 3.1.3, 3.2)."""
 
-from collections import ChainMap
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from moviegen_core.generator import FlowModel
-from moviegen_t2v.growth import GROWN, grow
+from moviegen_t2v.growth import grow_stage
 
 
 class TextToVideo(FlowModel):
@@ -18,8 +17,4 @@ class TextToVideo(FlowModel):
 
     def adapt_state_dict(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Grow positional tables and input weights to this backbone's sizes."""
-        prefix = "backbone."
-        tables = {
-            name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix) and name.removeprefix(prefix) in GROWN
-        }
-        return ChainMap({prefix + name: table for name, table in grow(tables, self.backbone).items()}, state)
+        return grow_stage(state, self.backbone)

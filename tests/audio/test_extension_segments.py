@@ -35,8 +35,8 @@ def test_segments_see_the_frames_that_they_see_within_the_whole():
         torch.testing.assert_close(torch.cat([read(part) for part in pieces], dim=2), read(whole))
     for name in ("visual_features", "context_mask"):
         torch.testing.assert_close(torch.cat([part.extras[name] for part in pieces], dim=1), whole.extras[name])
-    # The frame shown at k/25 s: 10 frames a second change every two and a half latent frames, and the last one stays.
-    expected = torch.stack([(torch.arange(50) / 25 * fps + 0.5).floor().clamp(max=59) for fps in (10.0, 24.0)])
+    # The frame shown in the middle of latent frame k: 10 a second change every two and a half latent frames, and the last one stays.
+    expected = torch.stack([((torch.arange(50) + 0.5) * fps / 25).floor().clamp(max=59) for fps in (10.0, 24.0)])
     torch.testing.assert_close(whole.extras["visual_features"][..., 0], expected)
     torch.testing.assert_close(whole.video[:, 0, :, 0, 0], expected)
     for part in (whole, *pieces):

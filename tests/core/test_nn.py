@@ -223,3 +223,27 @@ def test_chunks_bound_the_memory() -> None:
     assert _chunk_size(48, 73_728, 73_728, 1 << 20) == (1, 64)
     assert _chunk_size(192, 64, 64, 1 << 20) == (192, 64)
     assert _chunk_size(8, 1024, 1024, 1 << 20) == (1, 1024)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 1, 1), (1, 1, 3), (2, 3, 4)])
+def test_gradients_of_positions_add_up_over_backward_passes(sizes):
+    names = ("max_frames", "max_height", "max_width")
+    positions = FactorizedPositions(width=8, **dict(zip(names, sizes, strict=True)))
+    first, second = torch.randn(2, sizes[0] * sizes[1] * sizes[2], 8)
+    for weights in (first, second):
+        (positions(*sizes) * weights).sum().backward()
+    total = (first + second).view(*sizes, 8)
+    for table, others in ((positions.frames, (1, 2)), (positions.rows, (0, 2)), (positions.columns, (0, 1))):
+        torch.testing.assert_close(table.grad, total.sum(others))
+
+
+def test_feed_forward_networks_with_and_without_a_gate():
+    block = TransformerBlock(width=WIDTH, ffn_width=FFN, num_heads=HEADS, feed_forward="gelu")
+    x = torch.randn(2, 5, WIDTH)
+    inner = x @ block.ffn.w1.weight.T
+    inner = 0.5 * inner * (1.0 + torch.tanh((2.0 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
+    torch.testing.assert_close(block.ffn(x), inner @ block.ffn.w2.weight.T, atol=1e-5, rtol=1e-4)
+    gated = TransformerBlock(width=WIDTH, ffn_width=FFN, num_heads=HEADS)
+    assert sum(p.numel() for p in gated.parameters()) - sum(p.numel() for p in block.parameters()) == WIDTH * FFN
+    with pytest.raises(UsageError, match="feed_forward='relu' was given; known are swiglu, gelu"):
+        TransformerBlock(width=WIDTH, ffn_width=FFN, num_heads=HEADS, feed_forward="relu")

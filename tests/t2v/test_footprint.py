@@ -48,6 +48,21 @@ def test_small_backbone_within_a_tenth(layout):
     assert estimated == pytest.approx(measured, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(4, 1, 1, "none"),
+        Layout(2, 1, 4, "block", micro_batch=2),
+        pytest.param(Layout(4, 2, 4, "selective", 0.5), marks=pytest.mark.slow),
+        pytest.param(Layout(2, 1, 2, "none", precision="fp32"), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_without_a_gate_within_a_tenth(layout):
+    measured, estimated = compared(layout, sizes=SIZES | {"feed_forward": "gelu", "ffn_width": 2048})
+    assert estimated == pytest.approx(measured, rel=0.1)
+
+
 @pytest.mark.slow
 def test_without_a_context_and_for_images_within_a_tenth():
     measured, estimated = compared(Layout(4, 1, 2, "none", micro_batch=8), (16, 1, 64, 64), context_length=0)
@@ -86,21 +101,23 @@ def test_kept_parameters_are_those_that_fsdp_keeps(data, context, tensor):
     assert found.kept(data * context) == local
 
 
-def test_flops_of_the_blocks_are_those_of_the_backbone():
+@pytest.mark.parametrize("feed_forward", ["swiglu", "gelu"])
+def test_flops_of_the_blocks_are_those_of_the_backbone(feed_forward):
     with torch.device("meta"):
-        backbone = VideoTransformer(**SIZES)
+        backbone = VideoTransformer(**SIZES, feed_forward=feed_forward)
     footprint = backbone.footprint(LATENT_SHAPE, CONTEXT_LENGTH, context=2, tensor=2)
     whole = backbone.num_flops(LATENT_SHAPE, CONTEXT_LENGTH)
     assert 4 * footprint.num_blocks * footprint.block_flops == pytest.approx(whole, rel=0.01)
     assert sum(product.num_flops for product in footprint.products) == pytest.approx(footprint.block_flops, rel=0.01)
 
 
-def test_selective_checkpointing_counts_the_products_that_it_sees():
+@pytest.mark.parametrize("feed_forward", ["swiglu", "gelu"])
+def test_selective_checkpointing_counts_the_products_that_it_sees(feed_forward):
     from moviegen_core.conditioner import Conditioning
     from moviegen_core.nn.checkpointing import ProductCounter
 
     torch.manual_seed(0)
-    sizes = SIZES | {"num_layers": 1, "width": 64, "ffn_width": 96, "num_heads": 4}
+    sizes = SIZES | {"num_layers": 1, "width": 64, "ffn_width": 96, "num_heads": 4, "feed_forward": feed_forward}
     backbone, counter = VideoTransformer(**sizes), ProductCounter()
     original = backbone.blocks[0].forward
 

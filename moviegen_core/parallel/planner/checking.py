@@ -40,7 +40,7 @@ def check_memory(
     Args:
         backbone: the network, on the meta device or not; where the layout has several processes, sharded as it says.
         layout: mesh, checkpointing, precision and micro-batch of the run.
-        latent_shape: shape (c, t, h, w) of one sample's latent, the largest of the run.
+        latent_shape: shape (c, t, h, w) of one sample's latent, (c, t) of a sound, the largest of the run.
         context_length: tokens of a sample's context.
         memory_bytes: memory of a process's device.
         frozen_bytes: encoders without gradients on each device.
@@ -75,8 +75,8 @@ def check_memory(
 def check_run(model: "FlowModel", trainer: Any) -> None:
     """`check_memory` for the training that a trainer is about to start; what cannot be told beforehand is let pass.
 
-    Sizes are those of the data's buckets, or its `num_frames`, `height` and `width`. Where it does not say, as with cached latents of any
-    size, those of generated samples are taken, and the run is not refused but warned of.
+    Sizes are those of the data's buckets, or of the data itself (`FlowModel.training_shapes`). Where it does not say, as with cached
+    latents of any size, those of generated samples are taken, and the run is not refused but warned of.
 
     Args:
         model: a generator whose backbone is on the meta device, sharded where the strategy shards.
@@ -86,24 +86,23 @@ def check_run(model: "FlowModel", trainer: Any) -> None:
         UsageError: the training cannot fit.
     """
     layout = layout_of(trainer, model.backbone)
-    sizes = sizes_of(trainer.datamodule)
     offloads = getattr(trainer.strategy, "cpu_offload", False)
     if layout is None or offloads or model.factories[2] is None or trainer.state.fn != "fit":
         return
-    generated = (model.num_frames, model.height, model.width)
     with torch.device("meta"):
         autoencoder = model.factories[2]()
         autoencoder.configure_model()
     device = trainer.strategy.root_device
+    shapes = model.training_shapes(autoencoder, trainer.datamodule)
     check_memory(
         model.backbone,
         layout,
-        latent_shape=max((tuple(autoencoder.latent_shape(*size)) for size in sizes or [generated]), key=model.backbone.num_tokens),
+        latent_shape=max(shapes or [model.sample_shape(autoencoder)], key=model.backbone.num_tokens),
         context_length=len(model.factories[1]) * DEFAULT_CONTEXT_LENGTH,  # conditioners are built later
         memory_bytes=_memory_of(device) // (1 if device.type == "cuda" else max(1, trainer.num_devices)),
         frozen_bytes=sum(parameter.numel() for parameter in autoencoder.parameters()) * FP32,
         on_gpu=device.type == "cuda",
-        refuse=bool(sizes),
+        refuse=bool(shapes),
         weight_bytes=2 if str(trainer.precision).endswith("16-true") else FP32,
     )
 

@@ -14,11 +14,11 @@ _HEADER = f"{'data':>6}{'context':>8}{'tensor':>7}  {'checkpointing':<15}{'type'
 
 def explain(workload: Workload, device: Device, search: Search, *, top: int) -> Iterator[str]:
     """The lines that `moviegen plan` prints before the configuration."""
-    frames, rows, columns = workload.latent_shape[1:]
+    sides = " x ".join(map(str, workload.latent_shape[1:]))
     total = sum(parameter.numel() for parameter in workload.backbone.parameters())
     size = f"{total / 1e9:.1f} B" if total >= 1e9 else f"{total / 1e6:.1f} M"
     yield (
-        f"{workload.name}: backbone of {size} parameters, latents of {frames} x {rows} x {columns}, "
+        f"{workload.name}: backbone of {size} parameters, latents of {sides}, "
         f"{workload.num_tokens:,} tokens, {workload.context_length} tokens of context"
     )
     yield _HEADER

@@ -36,7 +36,7 @@ def simulate_step(build: Callable[[], Backbone], layout: Layout, latent_shape: t
     Args:
         build: builds the backbone, with the activation checkpointing that the layout names.
         layout: mesh, precision and micro-batch.
-        latent_shape: shape (c, t, h, w) of one latent.
+        latent_shape: shape (c, t, h, w) of one latent, (c, t) of a sound.
         context_length: tokens of the context; 0 for none.
 
     Raises:
@@ -109,7 +109,8 @@ def _forward(backbone: Backbone, size: int, latent_shape: tuple[int, ...], conte
     if context_length:
         context = torch.randn(size, context_length, backbone.width, requires_grad=True)
         mask = torch.ones(size, context_length, dtype=torch.bool)
-    velocity = backbone(x_t, torch.rand(size), Conditioning(context=context, context_mask=mask))
+    channels = torch.randn(size, backbone.extra_channels, *latent_shape[1:]) if backbone.extra_channels else None
+    velocity = backbone(x_t, torch.rand(size), Conditioning(context=context, context_mask=mask, channels=channels))
     return (velocity.float() - x_t).square().mean()
 
 

@@ -1,5 +1,6 @@
 """What a preset trains: its backbone on the meta device, the size of a sample, and what stands beside the backbone on each GPU."""
 
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from moviegen_core.footprint import Footprint
 from moviegen_core.generator import FlowModel
 from moviegen_core.parallel.planner.layout import Layout
 from moviegen_core.parallel.planner.parameters import Parameters, Unit, read_parameters, shard_parameters
+from moviegen_core.plugins import plugin_host
 from moviegen_core.presets import Config, compose
 from moviegen_core.sizes import build_model
 
@@ -25,7 +27,7 @@ class Workload:
     Args:
         name: the preset.
         model: the model, its parts not built yet.
-        latent_shape: shape (c, t, h, w) of one sample's latent.
+        latent_shape: shape (c, t, h, w) of one sample's latent, (c, t) of a sound.
         context_length: tokens of a sample's context.
         global_batch: samples per optimizer step in the preset itself; None where it does not say.
         frozen: bytes of encoders on every process.
@@ -97,12 +99,12 @@ def read_workload(preset: str, *, context_length: int | None = None) -> Workload
         autoencoder.configure_model()
     sections = dict(_conditioner_sections(config))
     if context_length is None:
-        context_length = sum(context_length_of(given) for given in sections.values())
+        context_length = sum(context_length_of(given) for name, given in sections.items() if _has_context(config, name))
     units, unknown = _conditioners(model, preset)
-    encoders = [name for name, given in sections.items() if "pretrained" in given and not given.get("precomputed_only")]
+    encoders = [name for name, given in sections.items() if _has_frozen_encoder(given)]
     notes = []
     if encoders:
-        notes.append(f"the text encoders {', '.join(encoders)} are not counted; precompute their embeddings or give --reserve_gib")
+        notes.append(f"the encoders of {', '.join(encoders)} are not counted; precompute their embeddings or give --reserve_gib")
     if unknown:
         notes.append(f"the projections of {', '.join(unknown)} are not counted (files of the encoders are not on this machine)")
     if not config.get("data", {}).get("init_args", {}).get("latents"):
@@ -110,7 +112,7 @@ def read_workload(preset: str, *, context_length: int | None = None) -> Workload
     return Workload(
         name=preset,
         model=model,
-        latent_shape=tuple(autoencoder.latent_shape(model.num_frames, model.height, model.width)),
+        latent_shape=model.sample_shape(autoencoder),
         context_length=context_length,
         global_batch=_global_batch(config),
         frozen=sum(parameter.numel() for parameter in autoencoder.parameters()) * FP32,
@@ -127,6 +129,18 @@ def context_length_of(given: Mapping[str, Any]) -> int:
 def _conditioner_sections(config: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, section in (config["model"].get("init_args", {}).get("conditioners") or {}).items():
         yield name, (section or {}).get("init_args") or {}
+
+
+def _has_context(config: Config, name: str) -> bool:
+    """Whether a conditioner opens the door `context`, by its class."""
+    path = config["model"]["init_args"]["conditioners"][name]["class_path"]
+    module, _, cls = (path if "." in path else plugin_host().component(path).class_path).rpartition(".")
+    return getattr(getattr(importlib.import_module(module), cls), "has_context", True)
+
+
+def _has_frozen_encoder(given: Mapping[str, Any]) -> bool:
+    within = (given.get("encoder") or {}).get("init_args") or {}
+    return ("pretrained" in given or "pretrained" in within) and not given.get("precomputed_only")
 
 
 def _conditioners(model: FlowModel, preset: str) -> tuple[tuple[Unit, ...], list[str]]:

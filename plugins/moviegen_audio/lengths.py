@@ -1,0 +1,63 @@
+"""How long a sound shall be, by what is known of it."""
+
+from typing import Any
+
+from moviegen_core.batch import MediaBatch
+from moviegen_core.errors import UsageError
+
+
+def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]:
+    """Samples of every sound to generate: as long as what is filled in, the video, the visual features, the sound itself, or as the
+    metadata say.
+
+    Args:
+        batch: what the sounds are for.
+        audio_hz: samples per second of what is generated.
+        duration_s: seconds where the batch does not say.
+    """
+    features, visual_fps = batch.extras.get("visual_features"), batch.extras.get("visual_fps")
+    has_context = "context_mask" in batch.extras
+    if batch.video is not None and batch.fps is not None and not has_context:
+        durations = [_seconds(batch.video.shape[2], fps) for fps in batch.fps.tolist()]
+    elif features is not None and visual_fps is not None and not has_context:
+        durations = [_seconds(features.shape[1], fps) for fps in visual_fps.tolist()]
+    elif batch.audio is not None and batch.audio_hz is not None:
+        durations = [batch.audio.shape[2] / batch.audio_hz] * len(batch)
+    else:
+        metadata = batch.metadata or [{}] * len(batch)
+        durations = [float(told.get("duration_s") or duration_s) for told in metadata]
+    return [num_samples_of(seconds, audio_hz) for seconds in durations]
+
+
+def num_samples_of(duration_s: float, audio_hz: int) -> int:
+    """Samples of a sound, at least one.
+
+    Raises:
+        UsageError: the duration is not above 0, or no number.
+    """
+    if not 0.0 < duration_s < float("inf"):
+        raise UsageError(f"a duration of {duration_s:g} s was given", "a sound lasts some time", "give seconds above 0")
+    return max(1, round(duration_s * audio_hz))
+
+
+def _seconds(num_frames: int, fps: float) -> float:
+    if not 0.0 < fps < float("inf"):
+        raise UsageError(f"a video of {fps:g} frames per second was given", "its sound lasts as long as it does", "give its frame rate")
+    return num_frames / fps
+
+
+def durations_of(data: Any) -> list[float]:
+    """Seconds of the sounds that a data module trains on, by its `duration_s`, or its frames and their rate, or those of its buckets;
+    none where it does not say.
+    """
+    if getattr(data, "latents", False) and not getattr(data, "bucketed", False):
+        return []
+    found = []
+    for bucket in getattr(data, "buckets", None) or [data]:
+        duration_s = getattr(bucket, "duration_s", None)
+        num_frames, fps = (getattr(bucket, name, None) or getattr(data, name, None) for name in ("num_frames", "fps"))
+        if duration_s is not None:
+            found += [float(seconds) for seconds in (duration_s if isinstance(duration_s, (list, tuple)) else [duration_s])]
+        elif num_frames and fps:
+            found.append(num_frames / float(fps))
+    return found

@@ -1,0 +1,442 @@
+"""VideoToAudio: tasks by what is given, lengths, candidates, filling in, and what it refuses; with an autoencoder of a few lines."""
+
+import json
+import wave
+from functools import partial
+from types import SimpleNamespace
+
+import av
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import DataLoader
+
+from moviegen_audio.captions import sound_effects
+from moviegen_audio.conditioners import AudioContext, VideoFrames
+from moviegen_audio.frames import EmbeddedFrameEncoder
+from moviegen_audio.model import AudioTransformer
+from moviegen_audio.multidiffusion import MultiDiffusion
+from moviegen_audio.scorer import OnsetSyncScorer
+from moviegen_audio.training import VideoToAudio
+from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
+from moviegen_core.batch import MediaBatch
+from moviegen_core.callbacks.writers import PredictionWriter
+from moviegen_core.errors import UsageError
+from moviegen_core.flow.schedules import LinearSchedule
+from moviegen_core.flow.solvers import MidpointSolver
+from moviegen_core.parallel.planner.checking import check_run
+from moviegen_core.sampler import FlowSampler
+from moviegen_core.testing import check_autoencoder, check_component_typed
+from moviegen_text.embedded import HashedWordConditioner
+
+HZ, HOP = 1000, 40
+
+
+class MeansAutoencoder(AudioAutoencoder):
+    """Four means per latent frame, which lose most of a sound."""
+
+    def __init__(self, *, audio_channels=1):
+        super().__init__(latent_channels=4 * audio_channels, sample_rate=HZ, hop_length=HOP, audio_channels=audio_channels)
+
+    def encode_raw(self, media, *, sample=False):
+        return media.unflatten(2, (-1, 4, HOP // 4)).mean(4).permute(0, 1, 3, 2).flatten(1, 2)
+
+    def decode_raw(self, latent):
+        means = latent.unflatten(1, (-1, 4)).permute(0, 1, 3, 2).flatten(2)
+        return means.repeat_interleave(HOP // 4, dim=2)
+
+
+class Loudness:
+    """A scorer that likes loud sounds, and remembers."""
+
+    def __init__(self):
+        self.seen = []
+
+    def score(self, audio, audio_hz, batch):
+        self.seen.append(audio)
+        return audio.square().mean((1, 2))
+
+
+def make_model(*, max_frames=30, audio_channels=1, latent_hz=25.0, **settings):
+    channels = 4 * audio_channels
+    sizes = {"num_layers": 1, "width": 16, "ffn_width": 32, "num_heads": 2, "in_channels": channels, "extra_channels": channels}
+    encoder = partial(EmbeddedFrameEncoder, feature_width=4, size_px=8, channels=[4, 4, 4])
+    model = VideoToAudio(
+        backbone=partial(AudioTransformer, **sizes, max_frames=max_frames),
+        conditioners={
+            "video": partial(VideoFrames, encoder=encoder, latent_hz=latent_hz),
+            "context": AudioContext,
+            "caption": partial(HashedWordConditioner, width_text=8, num_layers=0, num_heads=2, num_buckets=64),
+        },
+        autoencoder=partial(MeansAutoencoder, audio_channels=audio_channels),
+        **{"duration_s": 0.5, **settings},
+    )
+    model.configure_model()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.normal_(std=0.3)
+    model.log = lambda *args, **kwargs: None
+    model.sampler = FlowSampler(steps=3, guidance_scale=3.0, schedule=LinearSchedule(), solver=MidpointSolver())
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+def a_video(size=2, num_frames=5, seed=0):
+    return torch.rand(size, 3, num_frames, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def a_sound(size=2, num_samples=500, channels=1):
+    return torch.rand(size, channels, num_samples, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
+
+
+def a_batch(**given):
+    given = {"captions": ["a dog", "a bell"], "keys": ["x", "y"]} | given
+    return MediaBatch(**given)
+
+
+def test_parts_of_this_file_keep_their_contracts():
+    check_autoencoder(MeansAutoencoder, meta=False)
+    check_component_typed(VideoToAudio)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_trains_and_validates_on_sounds_with_and_without_videos():
+    model = make_model().train()
+    for given in ({}, {"video": a_video(), "fps": torch.tensor([8.0, 10.0])}):
+        loss = model.training_step(a_batch(audio=a_sound(), audio_hz=HZ, **given), 0)
+        loss.backward()
+        assert loss.isfinite()
+    losses = []
+    model.eval().log = lambda name, value, **kwargs: losses.append(value.item())
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model.validation_step(a_batch(audio=a_sound(), audio_hz=HZ), 0)
+    assert losses[0] == losses[1]
+
+
+def test_the_share_of_samples_without_each_condition(model):
+    torch.manual_seed(0)
+    dropped = model._draw_dropped(a_batch(captions=[""] * 40000, keys=[""] * 40000))
+    together = dropped["video"] & dropped["context"] & dropped["caption"]
+    # 0.2 for all, and each one by its own besides (6.1.6).
+    assert dropped["video"].float().mean().item() == pytest.approx(0.2 + 0.8 * 0.1, abs=0.01)
+    assert dropped["caption"].float().mean().item() == pytest.approx(0.2 + 0.8 * 0.1, abs=0.01)
+    assert dropped["context"].float().mean().item() == pytest.approx(0.2 + 0.8 * 0.5, abs=0.01)
+    assert together.float().mean().item() == pytest.approx(0.2 + 0.8 * 0.1 * 0.1 * 0.5, abs=0.01)
+
+
+def test_latents_are_those_of_the_autoencoder(model):
+    sound = a_sound()
+    assert torch.equal(model.latents(a_batch(audio=sound, audio_hz=HZ)), MeansAutoencoder().encode(sound))
+    cached = torch.randn(2, 4, 9)
+    assert torch.equal(model.latents(a_batch(latents=cached)), cached)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"audio": a_sound(), "audio_hz": 44100}, "44100 samples per second.*takes 1000.*data.audio_hz: 1000"),
+        ({"audio": a_sound()}, "None samples per second"),
+        ({"audio": a_sound(channels=2), "audio_hz": HZ}, "a sound of 2 channels was given"),
+        ({"audio": a_sound() / 0.0, "audio_hz": HZ}, "'x' holds NaN or infinity"),
+        ({}, "neither sound nor latents"),
+    ],
+)
+def test_sounds_that_cannot_be_learnt_from_are_refused(model, given, told):
+    with pytest.raises(UsageError, match=told):
+        model.latents(a_batch(**given))
+
+
+def test_one_bad_sound_is_named(model):
+    sound = a_sound()
+    sound[1, 0, 77] = float("nan")
+    with pytest.raises(UsageError, match="'y' holds NaN"):
+        model.training_step(a_batch(audio=sound, audio_hz=HZ), 0)
+
+
+def test_a_latent_rate_of_its_own_is_refused():
+    with pytest.raises(UsageError, match=r"latent_hz=50 was given to the conditioner 'video'.*gives 25 latent frames"):
+        make_model(latent_hz=50.0)
+
+
+def test_an_autoencoder_of_videos_is_refused():
+    model = VideoToAudio(backbone=AudioTransformer, conditioners={}, autoencoder=Autoencoder)
+    with pytest.raises(UsageError, match="the autoencoder Autoencoder was given"):
+        model.sample_shape(Autoencoder())
+
+
+def test_an_earlier_stage_without_context_and_with_shorter_sounds_grows():
+    earlier, later = make_model(max_frames=12), make_model(max_frames=30)
+    state = {name: tensor.clone() for name, tensor in earlier.state_dict().items()}
+    state["backbone.patchify.weight"] = state["backbone.patchify.weight"][:, :4]
+    grown = later.adapt_state_dict(state)
+    later.load_state_dict(dict(grown))
+    assert not later.backbone.patchify.weight[:, 4:].any()
+    assert torch.equal(later.backbone.positions.frames[:12], earlier.backbone.positions.frames)
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_given_decides_on_the_task(model):
+    video = {"video": a_video(), "fps": 10.0}
+    made = {
+        "V2A": model.generate(["", ""], **video),
+        "T2A": model.generate(["a dog", "a bell"]),
+        "TV2A": model.generate(["a dog", "a bell"], **video),
+        "nothing": model.generate(["", ""]),
+    }
+    assert all(sound.shape == (2, 1, 500) and sound.isfinite().all() for sound in made.values())
+    names = list(made)
+    assert all(not torch.equal(made[one], made[two]) for one in names for two in names if one < two)
+    torch.testing.assert_close(made["nothing"], model.generate(["a dog", "a bell"], drop=True), atol=1e-4, rtol=1e-3)
+    assert not torch.equal(made["V2A"], model.generate(["", ""], video=a_video(seed=1), fps=10.0))
+
+
+def test_structured_captions_are_formatted(model):
+    caption = sound_effects("a dog barks")
+    assert torch.equal(model.generate([caption]), model.generate([caption.format()]))
+
+
+@pytest.mark.parametrize(
+    ("given", "lengths"),
+    [
+        ({}, [500, 500]),
+        ({"metadata": [{"duration_s": 0.3}, {}]}, [300, 500]),
+        ({"video": a_video(), "fps": torch.tensor([10.0, 20.0])}, [500, 250]),
+        ({"audio": a_sound(num_samples=800), "audio_hz": 2 * HZ, "metadata": [{"duration_s": 9}] * 2}, [400, 400]),
+        ({"extras": {"visual_features": torch.randn(2, 6, 4), "visual_fps": torch.tensor([8.0, 8.0])}}, [750, 750]),
+    ],
+    ids=["default", "metadata", "video", "sound", "features"],
+)
+def test_lengths_are_those_of_what_is_given(model, given, lengths):
+    made = model.predict_step(a_batch(**given), 0)
+    assert [sound.shape for sound in made["audio"]] == [(1, length) for length in lengths]
+    assert made["audio_hz"] == HZ and isinstance(made["audio"], list) == (len(set(lengths)) > 1)
+    assert made["latents"].shape == (2, 4, -(-max(lengths) // HOP))
+
+
+def test_a_sound_beyond_the_positions_needs_windows():
+    model = make_model(max_frames=15)
+    for sampler in (model.sampler, MultiDiffusion(window=16, hop=10)):
+        model.sampler = sampler
+        with pytest.raises(UsageError, match="latent frames of a sound at once.*ends at 15.*SegmentAutoregressive"):
+            model.generate(["a dog"], duration_s=1.0)
+    for sampler in (FlowSampler(steps=2, window=15, window_overlap=5), MultiDiffusion(window=15, hop=10, steps=2)):
+        model.sampler = sampler
+        assert model.generate(["a dog"], duration_s=1.0).shape == (1, 1, 1000)
+
+
+def test_segments_have_the_frames_of_the_whole_and_captions_of_their_own():
+    model = make_model(max_frames=15)
+    model.sampler = MultiDiffusion(window=15, hop=10, steps=2, guidance_scale=2.0)
+    given = a_batch(video=a_video(num_frames=16), fps=torch.tensor([8.0, 16.0]), latents=torch.randn(2, 4, 25))
+    given.extras["context_mask"] = torch.zeros(2, 25, dtype=torch.bool)
+    whole = model._variant(given, frozenset())
+    make = model.sampling_conditions(given, 25)
+    for number, window in enumerate(model.sampler.segments(25)):
+        told, _ = make(number, window)
+        torch.testing.assert_close(told.aligned, whole.aligned[:, window.start : window.stop])
+        torch.testing.assert_close(told.context, whole.context)
+    captions = [["a dog", "rain", "wind"]] * 2
+    one = model.generate(["a dog"] * 2, duration_s=1.0, segment_captions=captions)
+    assert not torch.equal(one, model.generate(["a dog"] * 2, duration_s=1.0))
+    with pytest.raises(UsageError, match="2 captions were given for the segments"):
+        model.generate(["a dog"] * 2, duration_s=1.0, segment_captions=[["a dog", "rain"]] * 2)
+
+
+def test_prompts_for_nothing_are_refused(model):
+    with pytest.raises(UsageError, match="'y' was given with neither a video nor a caption"):
+        model.predict_step(a_batch(captions=["a dog", "  "]), 0)
+    model.predict_step(a_batch(captions=["", ""], video=a_video(), fps=torch.tensor([8.0, 8.0])), 0)
+    with pytest.raises(UsageError, match="one of video and fps"):
+        model.generate([""], video=a_video(1))
+
+
+# -- candidates --------------------------------------------------------------------------------------------------------------------
+
+
+def test_noise_depends_on_seed_and_key_alone(model):
+    both = model.generate(["a dog", "a bell"], keys=["x", "y"])
+    torch.testing.assert_close(model.generate(["a bell"], keys=["y"]), both[1:])
+    assert not torch.allclose(both[1:], make_model(seed=1).generate(["a bell"], keys=["y"]))
+
+
+def test_the_loudest_of_three_candidates_is_kept(model):
+    scorer = Loudness()
+    several = make_model(num_candidates=3, scorer=scorer)
+    made = several.predict_step(a_batch(), 0)
+    assert len(scorer.seen) == 3 and made["scores"].shape == (2, 3)
+    stacked = torch.stack(scorer.seen)
+    assert torch.equal(stacked[0], model.predict_step(a_batch(), 0)["audio"]), "the first candidate is what one alone would be"
+    assert all(not torch.equal(stacked[i], stacked[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    chosen = made["scores"].argmax(1)
+    for sample in range(2):
+        assert torch.equal(made["audio"][sample], stacked[chosen[sample], sample])
+        decoded = several.decode(made["latents"][sample : sample + 1], 500)[0]
+        assert torch.equal(decoded, made["audio"][sample])
+    again = make_model(num_candidates=3, scorer=Loudness()).predict_step(a_batch(captions=["a bell"], keys=["y"]), 0)
+    torch.testing.assert_close(again["audio"], made["audio"][1:])
+    torch.testing.assert_close(again["scores"], made["scores"][1:])
+
+
+@pytest.mark.parametrize("given", [{"num_candidates": 2}, {"num_candidates": 0}, {"duration_s": 0.0}, {"duration_s": float("nan")}])
+def test_settings_that_make_no_sense_are_refused(given):
+    with pytest.raises(UsageError, match="a duration of" if "duration_s" in given else "num_candidates"):
+        make_model(**given)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, float("nan"), float("inf")])
+def test_durations_and_rates_that_are_none_are_refused(model, wrong):
+    with pytest.raises(UsageError, match="a duration of"):
+        model.generate(["a dog"], duration_s=wrong)
+    with pytest.raises(UsageError, match="frames per second was given"):
+        model.generate(["a dog"], video=a_video(1), fps=wrong)
+    with pytest.raises(UsageError, match="a sound grows by them|both or neither|leaves some out"):
+        model.outfill(a_sound(), before_s=-1.0, after_s=2.0)
+
+
+def test_candidates_by_synchrony_need_a_video():
+    model = make_model(num_candidates=2, scorer=OnsetSyncScorer())
+    assert model.predict_step(a_batch(video=a_video(), fps=torch.tensor([10.0, 10.0])), 0)["scores"].shape == (2, 2)
+    with pytest.raises(UsageError, match="OnsetSyncScorer"):
+        model.predict_step(a_batch(), 0)
+
+
+# -- filling in --------------------------------------------------------------------------------------------------------------------
+
+
+def test_outside_of_the_spans_every_bit_is_kept(model):
+    sound = a_sound()
+    made = model.infill(sound, spans_s=[(0.103, 0.251), (0.4, 0.5)], captions=["a dog", ""])
+    kept = torch.ones(500, dtype=torch.bool)
+    kept[103:251] = kept[400:] = False
+    assert made.shape == sound.shape and torch.equal(made[:, :, kept], sound[:, :, kept])
+    assert not torch.isclose(made[:, :, ~kept], sound[:, :, ~kept]).float().mean() > 0.1
+
+
+def test_what_the_spans_hold_is_never_looked_at(model):
+    sound, other = a_sound(), a_sound()
+    other[:, :, 100:300] = float("nan")
+    spans = {"spans_s": [(0.1, 0.3)], "video": a_video(), "fps": 10.0}
+    assert torch.equal(model.infill(sound, **spans), model.infill(other, **spans))
+    other[1, 0, 99] = float("nan")
+    with pytest.raises(UsageError, match="'1' holds NaN"):
+        model.infill(other, **spans)
+
+
+def test_the_context_matters_and_differs_by_sample(model):
+    kept = torch.ones(2, 500, dtype=torch.bool)
+    kept[0, 200:] = False
+    kept[1, :333] = False
+    made = model.infill(a_sound(), kept=kept)
+    assert torch.equal(made.masked_select(kept[:, None]), a_sound().masked_select(kept[:, None]))
+    louder = model.infill(a_sound() * 0.3, kept=kept)
+    assert not torch.allclose(made[0, :, 300:], louder[0, :, 300:], atol=1e-3)
+
+
+def test_out_filling_in_both_directions(model):
+    sound = a_sound()
+    made = model.outfill(sound, before_s=0.2, after_s=0.33, captions=["a dog", "a bell"])
+    assert made.shape == (2, 1, 200 + 500 + 330) and torch.equal(made[:, :, 200:700], sound)
+    assert made[:, :, :200].any() and made[:, :, 700:].any()
+    assert torch.equal(model.outfill(sound, after_s=0.1)[:, :, :500], sound)
+
+
+def test_stereo_is_filled_in():
+    model = make_model(audio_channels=2)
+    sound = a_sound(channels=2)
+    made = model.infill(sound, spans_s=[(0.2, 0.3)])
+    assert torch.equal(made[:, :, :200], sound[:, :, :200]) and torch.equal(made[:, :, 300:], sound[:, :, 300:])
+    with pytest.raises(UsageError, match="a sound of 1 channels"):
+        model.infill(a_sound(), spans_s=[(0.2, 0.3)])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "both or neither"),
+        ({"spans_s": [(0.1, 0.2)], "kept": torch.ones(2, 500, dtype=torch.bool)}, "both or neither"),
+        ({"kept": torch.ones(2, 500, dtype=torch.bool)}, "leaves some out"),
+        ({"kept": torch.zeros(2, 13, dtype=torch.bool)}, r"mask of shape \(2, 13\)"),
+        ({"spans_s": [(0.3, 0.9)]}, "lasts 0.5 s"),
+    ],
+)
+def test_nothing_to_fill_in_is_refused(model, given, told):
+    with pytest.raises(UsageError, match=told):
+        model.infill(a_sound(), **given)
+
+
+def test_prediction_fills_in_where_a_mask_is_given(model):
+    mask = torch.zeros(2, 13, dtype=torch.bool)
+    mask[:, :5] = True
+    given = {"audio": a_sound(), "audio_hz": HZ, "captions": ["", ""]}
+    made = model.predict_step(a_batch(**given, extras={"context_mask": mask}), 0)
+    assert torch.equal(made["audio"][:, :, :200], a_sound()[:, :, :200]) and not torch.equal(made["audio"], a_sound())
+    with pytest.raises(UsageError, match="context_mask of 12 latent frames.*have 13"):
+        model.predict_step(a_batch(**given, extras={"context_mask": mask[:, 1:]}), 0)
+    with pytest.raises(UsageError, match="without a sound"):
+        model.predict_step(a_batch(extras={"context_mask": mask}), 0)
+
+
+# -- around it ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_sizes_for_the_planner(model):
+    autoencoder = MeansAutoencoder()
+    assert model.sample_shape(autoencoder) == (4, 13)
+    for data, shapes in (
+        (SimpleNamespace(duration_s=2.0), [(4, 50)]),
+        (SimpleNamespace(duration_s=[1.0, 2.0]), [(4, 25), (4, 50)]),
+        (SimpleNamespace(num_frames=16, fps=8.0), [(4, 50)]),
+        (SimpleNamespace(buckets=[SimpleNamespace(num_frames=8), SimpleNamespace(duration_s=3)], fps=8.0), [(4, 25), (4, 75)]),
+        (SimpleNamespace(duration_s=2.0, latents=True), []),
+        (SimpleNamespace(), []),
+    ):
+        assert model.training_shapes(autoencoder, data) == shapes
+
+
+def test_a_training_that_cannot_fit_is_refused_by_the_datas_durations(monkeypatch):
+    model = make_model()
+    with torch.device("meta"):
+        model.backbone = model.factories[0]()
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.state.fn = TrainerFn.FITTING
+    told = {"strategy": trainer.strategy, "state": trainer.state, "precision": trainer.precision, "num_devices": 1}
+
+    def run(**data):
+        return SimpleNamespace(**told, accumulate_grad_batches=1, datamodule=SimpleNamespace(batch_size=4, **data))
+
+    check_run(model, run(duration_s=1.0))
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr("moviegen_core.parallel.planner.checking.check_memory", lambda *_, **told: seen.append(told["latent_shape"]))
+        check_run(model, run(buckets=[SimpleNamespace(duration_s=30.0), SimpleNamespace(duration_s=0.1)]))
+    assert seen == [(4, 750)]
+    monkeypatch.setattr("moviegen_core.parallel.planner.checking._memory_of", lambda device: 1000)
+    with pytest.raises(UsageError, match="micro-batch 4"):
+        check_run(model, run(duration_s=1.0))
+    with pytest.warns(UserWarning, match="may run out"):
+        check_run(model, run())
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
+def test_predictions_are_written_as_wav_and_as_mp4_with_sound(tmp_path):
+    model = make_model()
+    batches = [a_batch(video=a_video(num_frames=16).repeat(1, 1, 1, 4, 4), fps=torch.tensor([32.0, 32.0]))]
+    writer = PredictionWriter(output=str(tmp_path), formats=["wav", "mp4"])
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[writer], enable_progress_bar=False, enable_model_summary=False)
+    trainer.predict(model, DataLoader(batches, batch_size=None))
+    with wave.open(str(tmp_path / "x.wav")) as file:
+        assert (file.getframerate(), file.getnframes()) == (HZ, 500)
+    with av.open(str(tmp_path / "y.mp4")) as container:
+        assert len(container.streams.video) == len(container.streams.audio) == 1
+    assert json.loads((tmp_path / "x.json").read_text())["audio_samples"] == 500
