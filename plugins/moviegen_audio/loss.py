@@ -52,6 +52,9 @@ class ReconstructionLoss(nn.Module):
         mel_windows: window lengths of the mel distance in samples (DAC: 32 to 2048).
         mel_bands: mel bands for each of them (DAC: 5 to 320).
         stft_windows: window lengths of the STFT distance in samples (DAC: 2048 and 512).
+
+    Raises:
+        UsageError: windows and bands are not equally many, or no distance is switched on.
     """
 
     def __init__(
@@ -69,6 +72,12 @@ class ReconstructionLoss(nn.Module):
                 f"{len(mel_windows)} mel_windows and {len(mel_bands)} mel_bands were given",
                 "every window has its number of bands",
                 "give as many of the one as of the other",
+            )
+        if not (weights.mel or weights.stft or weights.waveform):
+            raise UsageError(
+                "loss.mel, loss.stft and loss.waveform are all 0",
+                "then nothing asks the decoded sound to be the one that was encoded",
+                "set one of them above 0",
             )
         self.weights = weights
         self.mel = MelDistance(sample_rate=sample_rate, windows=mel_windows, num_bands=mel_bands)
