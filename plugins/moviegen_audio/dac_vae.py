@@ -22,6 +22,7 @@ from moviegen_audio.loss import (
     feature_matching_loss,
 )
 from moviegen_audio.metrics import SoundMetrics
+from moviegen_audio.spectral import LOG_FLOOR
 from moviegen_audio.streaming import ChunkedMap
 from moviegen_core.autoencoder import AudioAutoencoder
 from moviegen_core.batch import MediaBatch
@@ -54,6 +55,8 @@ class DacVae(AudioAutoencoder):
         mel_windows: window lengths of the mel loss in samples.
         mel_bands: mel bands for each window.
         stft_windows: window lengths of the STFT loss in samples.
+        log_floor: smallest magnitude that the losses' logarithms tell apart; raise it where sounds hold digital silence, which
+            weighs more than all that sounds otherwise.
         discriminator: builds a discriminator from the number of channels of a sound, e.g. `SoundDiscriminator`; none unless given.
         dac_checkpoint: weights of a Descript Audio Codec to start fit from, where shapes agree: a folder or file in the layout of
             transformers' `DacModel`.
@@ -85,6 +88,7 @@ class DacVae(AudioAutoencoder):
         mel_windows: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048),
         mel_bands: Sequence[int] = (5, 10, 20, 40, 80, 160, 320),
         stft_windows: Sequence[int] = (2048, 512),
+        log_floor: float = LOG_FLOOR,
         discriminator: Callable[[int], nn.Module] | None = None,
         dac_checkpoint: str | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -109,7 +113,12 @@ class DacVae(AudioAutoencoder):
         self.encoder_chunks, self.decoder_chunks = _chunked_maps(self.network, chunk_frames, hop_length)
         self.loss = loss
         self.distance = ReconstructionLoss(
-            weights=loss, sample_rate=sample_rate, mel_windows=mel_windows, mel_bands=mel_bands, stft_windows=stft_windows
+            weights=loss,
+            sample_rate=sample_rate,
+            mel_windows=mel_windows,
+            mel_bands=mel_bands,
+            stft_windows=stft_windows,
+            log_floor=log_floor,
         )
         self.dac_checkpoint = dac_checkpoint
         self.factories = (optimizer, discriminator_optimizer or optimizer, lr_scheduler, discriminator)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moviegen_audio.bottleneck import Posterior
-from moviegen_audio.spectral import MelDistance, StftDistance
+from moviegen_audio.spectral import LOG_FLOOR, MelDistance, StftDistance
 from moviegen_core.errors import UsageError
 
 
@@ -52,6 +52,10 @@ class ReconstructionLoss(nn.Module):
         mel_windows: window lengths of the mel distance in samples (DAC: 32 to 2048).
         mel_bands: mel bands for each of them (DAC: 5 to 320).
         stft_windows: window lengths of the STFT distance in samples (DAC: 2048 and 512).
+        log_floor: smallest magnitude that the logarithms tell apart (DAC: 1e-5).
+
+    Raises:
+        UsageError: windows and bands are not equally many, or no distance is switched on.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class ReconstructionLoss(nn.Module):
         mel_windows: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048),
         mel_bands: Sequence[int] = (5, 10, 20, 40, 80, 160, 320),
         stft_windows: Sequence[int] = (2048, 512),
+        log_floor: float = LOG_FLOOR,
     ) -> None:
         super().__init__()
         if len(mel_windows) != len(mel_bands):
@@ -70,9 +75,17 @@ class ReconstructionLoss(nn.Module):
                 "every window has its number of bands",
                 "give as many of the one as of the other",
             )
+        if not log_floor > 0:
+            raise UsageError(f"log_floor={log_floor} was given", "logarithms are of what is above 0", "give e.g. 1e-5")
+        if not (weights.mel or weights.stft or weights.waveform):
+            raise UsageError(
+                "loss.mel, loss.stft and loss.waveform are all 0",
+                "then nothing asks the decoded sound to be the one that was encoded",
+                "set one of them above 0",
+            )
         self.weights = weights
-        self.mel = MelDistance(sample_rate=sample_rate, windows=mel_windows, num_bands=mel_bands)
-        self.stft = StftDistance(windows=stft_windows)
+        self.mel = MelDistance(sample_rate=sample_rate, windows=mel_windows, num_bands=mel_bands, log_floor=log_floor)
+        self.stft = StftDistance(windows=stft_windows, log_floor=log_floor)
 
     def forward(self, decoded: Float[Tensor, "b a s"], audio: Float[Tensor, "b a s"], posterior: Posterior) -> dict[str, Float[Tensor, ""]]:
         """The terms that are switched on."""

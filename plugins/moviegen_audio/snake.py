@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 _EPS = 1e-9
-# Elements worked on at once on a CPU, so that the float32 values in between stay in the second-level cache.
-_BLOCK = 1 << 16
+# Elements worked on at once on a CPU: few enough for the caches, and enough for two threads not to wait for one another all the time.
+_BLOCK = 1 << 18
 # Channels are repeated to about this width, so that inner loops are long for few channels too.
 _WIDTH = 512
 

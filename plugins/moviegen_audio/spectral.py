@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 # The Slaney scale: linear below 1 kHz, logarithmic above, 27 mel from 1 to 6.4 kHz.
 _LINEAR_HZ, _BREAK_HZ, _MELS_PER_E = 200.0 / 3.0, 1000.0, 27.0 / math.log(6.4)
-_EPS = 1e-5
+LOG_FLOOR = 1e-5  # DAC's
 
 
 def stft(audio: Float[Tensor, "b a s"], *, window: int, hop: int | None = None) -> Complex[Tensor, "b a f n"]:
@@ -63,6 +63,7 @@ class MelDistance(nn.Module):
         sample_rate: samples per second.
         windows: window lengths in samples; hops are a quarter of them (DAC: 32 to 2048).
         num_bands: mel bands of each (DAC: 5 to 320).
+        log_floor: smallest magnitude that is told apart; a higher one lets silence weigh less (DAC: 1e-5).
     """
 
     def __init__(
@@ -71,9 +72,11 @@ class MelDistance(nn.Module):
         sample_rate: int = 48000,
         windows: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048),
         num_bands: Sequence[int] = (5, 10, 20, 40, 80, 160, 320),
+        log_floor: float = LOG_FLOOR,
     ) -> None:
         super().__init__()
         self.sample_rate = sample_rate
+        self.log_floor = log_floor
         self.scales = tuple(zip(windows, num_bands, strict=True))
 
     def forward(self, ours: Float[Tensor, "b a s"], target: Float[Tensor, "b a s"]) -> Float[Tensor, ""]:
@@ -87,7 +90,7 @@ class MelDistance(nn.Module):
     def _log_mel(self, audio: Tensor, window: int, bands: int) -> Tensor:
         filters = mel_filters(num_bands=bands, window=window, sample_rate=self.sample_rate).to(audio.device)
         with torch.autocast(audio.device.type, enabled=False):
-            return (filters @ magnitude(stft(audio, window=window))).clamp_min(_EPS).log10()
+            return (filters @ magnitude(stft(audio, window=window))).clamp_min(self.log_floor).log10()
 
 
 class StftDistance(nn.Module):
@@ -95,18 +98,24 @@ class StftDistance(nn.Module):
 
     Args:
         windows: window lengths in samples; hops are a quarter of them (DAC: 2048 and 512).
+        log_floor: smallest magnitude that is told apart (DAC: 1e-5).
     """
 
-    def __init__(self, *, windows: Sequence[int] = (2048, 512)) -> None:
+    def __init__(self, *, windows: Sequence[int] = (2048, 512), log_floor: float = LOG_FLOOR) -> None:
         super().__init__()
         self.windows = tuple(windows)
+        self.log_floor = log_floor
 
     def forward(self, ours: Float[Tensor, "b a s"], target: Float[Tensor, "b a s"]) -> Float[Tensor, ""]:
         """The distance."""
         total = torch.zeros((), device=ours.device)
         for window in self.windows:
             one, other = (magnitude(stft(audio, window=window)) for audio in (ours, target))
-            total = total + F.l1_loss(one, other) + 2.0 * F.l1_loss(one.clamp_min(_EPS).log10(), other.clamp_min(_EPS).log10())
+            total = (
+                total
+                + F.l1_loss(one, other)
+                + 2.0 * F.l1_loss(one.clamp_min(self.log_floor).log10(), other.clamp_min(self.log_floor).log10())
+            )
         return total
 
 

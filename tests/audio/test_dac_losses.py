@@ -100,6 +100,8 @@ def test_terms_are_weighted_and_only_those_switched_on():
     for broken in ({"mel": -1.0}, {"kl": float("nan")}):
         with pytest.raises(UsageError, match="set it to 0 or above"):
             SoundLossWeights(**broken)
+    with pytest.raises(UsageError, match="set one of them above 0"):
+        ReconstructionLoss(weights=SoundLossWeights(mel=0.0))
     with pytest.raises(UsageError, match="2 mel_windows and 1 mel_bands"):
         ReconstructionLoss(mel_windows=(32, 64), mel_bands=(5,))
 
