@@ -7,6 +7,7 @@ from moviegen_core import Command, hookimpl
 
 @hookimpl
 def moviegen_commands() -> Iterator[Command]:
-    """One command from nothing to a film, and one from a prompt to a film."""
+    """From nothing to a film with sound, from a prompt to a film, and from a film to its sound."""
     yield Command("", "quickstart", "moviegen_cast.quickstart:quickstart", "toy world -> trained models -> film and report, resumable")
     yield Command("", "generate", "moviegen_cast.generate:generate", "one prompt to one film, with a trained model")
+    yield Command("", "sound", "moviegen_cast.sound:add_sound", "the sound of a film, with a trained model")
