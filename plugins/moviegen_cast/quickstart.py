@@ -1,4 +1,4 @@
-"""The main job in one command: render a world, train the autoencoder and the generator on it, make films, let the oracle judge them.
+"""The main job in one command: render a world, train models of films and of sounds on it, make films, let the oracles judge them.
 
 Every stage is one of the ordinary commands with one of the ordinary presets (`quickstart/*`), so each can be run by hand.
 """
@@ -63,6 +63,7 @@ def quickstart(
     films = ["--data.urls", str(clips / "train-*.tar"), "--data.val_urls", str(clips / "val-*.tar")]
     mixed = ["--data.images.urls", str(clips / "train-*.tar")]
     cached = ["--data.urls", str(latents / "train-*.tar"), "--data.val_urls", str(latents / "val-*.tar")]
+    sounds, codec = [f"--data.seed={seed}"], root / "dac_vae" / _MASTER
     image_weights, weights = root / "tae_image" / _MASTER, root / "tae" / _MASTER
     run.run(
         [
@@ -81,6 +82,13 @@ def quickstart(
             ),
             Stage("films", "generate films for held-out prompts", partial(_generate, root=root, num_pairs=num_pairs, world=world)),
             Stage("oracle", "let the oracle judge", partial(_judge, root=root, weights=weights)),
+            Stage("dac_vae", "train the autoencoder of sounds", partial(_fit, preset="quickstart/dac_vae", args=[*sounds, *cap])),
+            Stage(
+                "audio",
+                "train video-to-audio",
+                partial(_fit, preset="quickstart/audio", args=[*sounds, f"--model.autoencoder_checkpoint={codec}", *cap]),
+            ),
+            Stage("sound", "give the films their sound, and listen", partial(_sound, root=root, num_pairs=num_pairs, seed=seed)),
         ]
     )
     _report(run, spread=spread)
@@ -199,6 +207,23 @@ def _fractions(scored: "OracleScore") -> dict[str, float]:
     return {name: round(share, 4) for name, share in scored.to_dict().items()}
 
 
+def _sound(folder: Path, *, root: Path, num_pairs: int, seed: int) -> None:
+    """The films with sound, and what the oracle for sound hears in those of held-out silent films."""
+    from moviegen_cast.sound import hearing_figures, load_model, read_film, sounds_for
+    from moviegen_core.media.video import write_video
+
+    model = load_model(root / "audio" / _MASTER, seed=seed, steps=16, guidance_scale=2.0)
+    paths = sorted((root / "films" / "single").glob("*.mp4"))
+    for first in range(0, len(paths), 32):
+        part = paths[first : first + 32]
+        films, keys = [read_film(path) for path in part], [path.stem for path in part]
+        sounds = sounds_for(model, films, captions=[""] * len(part), keys=keys)
+        for path, film, audio in zip(part, films, sounds, strict=True):
+            write_video(folder / path.name, film.video, fps=film.fps, audio=audio, audio_hz=model.audio_hz, crf=10)
+    figures = hearing_figures(model, num_clips=num_pairs, world={"height": 32, "width": 32, "seed": seed})
+    write_bytes(folder / "figures.json", json.dumps(figures, indent=1).encode())
+
+
 def _report(run: StagedRun, *, spread: float) -> None:
     from moviegen_core.media.images import contact_sheet
     from moviegen_core.media.video import read_video
@@ -214,6 +239,7 @@ def _report(run: StagedRun, *, spread: float) -> None:
         num_pairs=found["num_pairs"],
         spread=spread,
         psnr_db=round(found["psnr_db"], 2),
+        hearing=json.loads((root / "sound" / "figures.json").read_text()),
         seconds=run.seconds,
     )
     write_report(root, figures)
@@ -221,15 +247,19 @@ def _report(run: StagedRun, *, spread: float) -> None:
     paths = [root / "films" / "single" / f"{item['key']}.mp4" for item in prompts]
     captions = [item["caption"] for item in prompts]
     contact_sheet(root / "contact_sheet.png", [read_video(path).video for path in paths], captions, columns=3)
-    write_bytes(root / "film.mp4", paths[0].read_bytes())
+    heard = [root / "sound" / path.name for path in paths]
+    write_bytes(root / "film.mp4", heard[0].read_bytes())
     curves = {
         f"{title}: {name}": points
-        for title in ("tae_image", "tae", "t2v")
-        for name, points in read_scalars(root / title, ["train_loss", "val_psnr", "val_loss"]).items()
+        for title in ("tae_image", "tae", "t2v", "dac_vae", "audio")
+        for name, points in read_scalars(root / title, ["train_loss", "val_psnr", "val_si_sdr", "val_loss"]).items()
     }
-    write_page(root, figures, list(zip(captions, paths, strict=True)), curves)
+    write_page(root, figures, list(zip(captions, heard, strict=True)), curves)
     table = {"text-to-video": figures.oracle, "text dropped": figures.ablation, "chance": figures.chance}
     print(f"\nOracle on {figures.num_pairs} held-out prompts:")
     for name, values in table.items():
         print(f"  {name:14s}" + "".join(f"  {key} {100 * value:5.1f} %" for key, value in values.items()))
+    print("Oracle for sound on held-out silent films:")
+    for name, values in figures.hearing_table().items():
+        print(f"  {name:18s}" + "".join(f"  {key} {value}" for key, value in values.items()))
     print(f"\nLook at {root / 'index.html'} (films, curves), {root / 'contact_sheet.png'}, {root / 'film.mp4'}, {root / 'report.json'}.")

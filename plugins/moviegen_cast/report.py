@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from moviegen_core.files import write_bytes
 
@@ -28,6 +29,7 @@ class Figures:
         num_pairs: number of single-object prompt-and-seed pairs.
         spread: share of the toy world's ranges that scenes were drawn from.
         psnr_db: reconstruction quality of the autoencoder on held-out films.
+        hearing: what the oracle for sound hears in generated sounds, by what was given (`hearing_figures`).
         seconds: time spent by stage.
     """
 
@@ -39,7 +41,17 @@ class Figures:
     num_pairs: int
     spread: float
     psnr_db: float
+    hearing: Mapping[str, Any]
     seconds: Mapping[str, float]
+
+    def hearing_table(self) -> dict[str, dict[str, str]]:
+        """Onset F1, timbre and pitch as percent, by what the model was given, and for guessing."""
+        names = {"onset_f1": "onset F1", "timbre": "timbre", "pitch": "timbre and pitch"}
+        rows = {given: values for given, values in self.hearing.items() if isinstance(values, Mapping)}
+        return {
+            given: {title: f"{100 * values[name]:.0f} %" if name in values else "-" for name, title in names.items()}
+            for given, values in rows.items()
+        }
 
 
 def versions() -> dict[str, str]:
@@ -82,8 +94,14 @@ def write_page(
         f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{100 * values[key]:.0f} %</td>" for key in attributes) + "</tr>"
         for name, values in rows
     )
+    hearing = figures.hearing_table()
+    heads = "".join(f"<th>{html.escape(title)}</th>" for title in next(iter(hearing.values()), {}))
+    heard = "".join(
+        f"<tr><td>{html.escape(given)}</td>" + "".join(f"<td>{html.escape(value)}</td>" for value in values.values()) + "</tr>"
+        for given, values in hearing.items()
+    )
     cells = "".join(
-        f'<figure><video src="{html.escape(path.relative_to(folder).as_posix())}" autoplay loop muted playsinline></video>'
+        f'<figure><video src="{html.escape(path.relative_to(folder).as_posix())}" controls loop muted playsinline></video>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         for caption, path in films
     )
@@ -104,6 +122,11 @@ svg {{ width: 100%; height: auto; background: #fafafa; }} .curves {{ display: gr
 reads pixels and never sees the prompt. Radii, positions and path lengths of single objects are drawn from {100 * figures.spread:.3g} %
 of the toy world's ranges. The autoencoder reconstructs held-out films at {figures.psnr_db:.1f} dB.</p>
 <table><tr><th></th><th>colour</th><th>shape</th><th>motion</th></tr>{table}</table>
+<h2>Sound</h2>
+<p>Sounds for {figures.hearing["num_clips"]} silent held-out films whose knocks come at times of their own, judged by an oracle that
+listens:
+onsets within 40 ms, timbres of shapes, pitches of sizes; and what is left of that when film or caption is withheld.</p>
+<table><tr><th>given</th>{heads}</tr>{heard}</table>
 <h2>Films</h2><div class="films">{cells}</div>
 <h2>Curves</h2><div class="curves">{plots}</div>
 <p>Time: {html.escape(times)}.</p></html>

@@ -26,12 +26,17 @@ def test_report_has_the_promised_fields(run):
         assert all(0.0 <= share <= 1.0 for share in report[name].values())
     assert report["num_pairs"] == 2
     assert report["spread"] == 0.1
-    assert set(report["seconds"]) == {"clips", "tae_image", "tae", "latents", "t2v", "films", "oracle"}
+    stages = {"clips", "tae_image", "tae", "latents", "t2v", "films", "oracle", "dac_vae", "audio", "sound"}
+    assert set(report["seconds"]) == stages
+    assert set(report["hearing"]) == {"film and caption", "film alone", "caption alone", "nothing", "chance", "num_clips"}
+    assert all(0.0 <= share <= 1.0 for share in report["hearing"]["film alone"].values())
     assert report["versions"]["moviegen"]
 
 
 def test_films_are_what_was_asked_for(run):
-    assert read_video(run / "film.mp4").video.shape == (3, 16, 64, 64)
+    film = read_video(run / "film.mp4")
+    assert film.video.shape == (3, 16, 64, 64)
+    assert film.audio_hz == 16000 and film.audio.shape[1] / 16000 == pytest.approx(2.0, abs=0.15)  # AAC fills its last frame
     assert len(list((run / "films" / "single").glob("*.mp4"))) == 2
     assert (run / "contact_sheet.png").stat().st_size > 1000
     page = (run / "index.html").read_text()
@@ -58,7 +63,7 @@ def test_events_hold_the_curves(run):
 def test_second_run_does_nothing_again(run, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.ckpt")}
     main(["quickstart", f"--folder={run}", "--num_clips=8", "--num_pairs=2", "--max_steps=2"])
-    assert capsys.readouterr().out.count("done before") == 7
+    assert capsys.readouterr().out.count("done before") == 10
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.ckpt")} == before
 
 
@@ -77,6 +82,23 @@ def test_one_prompt_makes_one_film(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["generate", "a circle", "--checkpoint=absent.ckpt"])
     assert "moviegen quickstart" in capsys.readouterr().err
+
+
+def test_a_film_gets_a_sound(run, tmp_path, capsys):
+    target, checkpoint = tmp_path / "heard.mp4", f"--checkpoint={run / 'audio' / 'chosen.ckpt'}"
+    film = run / "films" / "single" / "film-0000.mp4"
+    main(["sound", str(film), checkpoint, "--steps=1", "--prompt=a red circle bounces", f"--output={target}"])
+    made = read_video(target)
+    assert made.video.shape == (3, 16, 64, 64) and made.audio.shape[0] == 1
+    for args, told in (
+        (["absent.mp4", checkpoint], "film absent.mp4 was given; there is no such file"),
+        ([str(run / "report.json"), checkpoint], "no video can be read from it"),
+        ([str(film), f"--checkpoint={run / 't2v' / 'chosen.ckpt'}"], "it holds a TextToVideo; give one of a VideoToAudio"),
+        ([str(film), checkpoint, "--output=sound.wav"], "give a name that ends in .mp4"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["sound", *args])
+        assert told in capsys.readouterr().err
 
 
 def test_interrupted_stage_goes_on(tmp_path):
