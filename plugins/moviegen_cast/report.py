@@ -29,7 +29,7 @@ class Figures:
         num_pairs: number of single-object prompt-and-seed pairs.
         spread: share of the toy world's ranges that scenes were drawn from.
         psnr_db: reconstruction quality of the autoencoder on held-out films.
-        hearing: what the oracle for sound hears in generated sounds, by what was given (`hearing_figures`).
+        hearing: what the oracle for sound hears in generated sounds, by what was given (`hearing_figures`); empty where there are none.
         seconds: time spent by stage.
     """
 
@@ -100,8 +100,17 @@ def write_page(
         f"<tr><td>{html.escape(given)}</td>" + "".join(f"<td>{html.escape(value)}</td>" for value in values.values()) + "</tr>"
         for given, values in hearing.items()
     )
+    section = (
+        f"""<h2>Sound</h2>
+<p>Sounds for {figures.hearing["num_clips"]} silent held-out films whose knocks come at times of their own, judged by an oracle that
+listens: onsets within 40 ms, timbres of shapes, pitches of sizes; and what is left of that when film or caption is withheld.</p>
+<table><tr><th>given</th>{heads}</tr>{heard}</table>
+"""
+        if hearing
+        else ""
+    )
     cells = "".join(
-        f'<figure><video src="{html.escape(path.relative_to(folder).as_posix())}" controls loop muted playsinline></video>'
+        f'<figure><video src="{html.escape(path.relative_to(folder).as_posix())}" autoplay controls loop muted playsinline></video>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         for caption, path in films
     )
@@ -122,12 +131,7 @@ svg {{ width: 100%; height: auto; background: #fafafa; }} .curves {{ display: gr
 reads pixels and never sees the prompt. Radii, positions and path lengths of single objects are drawn from {100 * figures.spread:.3g} %
 of the toy world's ranges. The autoencoder reconstructs held-out films at {figures.psnr_db:.1f} dB.</p>
 <table><tr><th></th><th>colour</th><th>shape</th><th>motion</th></tr>{table}</table>
-<h2>Sound</h2>
-<p>Sounds for {figures.hearing["num_clips"]} silent held-out films whose knocks come at times of their own, judged by an oracle that
-listens:
-onsets within 40 ms, timbres of shapes, pitches of sizes; and what is left of that when film or caption is withheld.</p>
-<table><tr><th>given</th>{heads}</tr>{heard}</table>
-<h2>Films</h2><div class="films">{cells}</div>
+{section}<h2>Films</h2><div class="films">{cells}</div>
 <h2>Curves</h2><div class="curves">{plots}</div>
 <p>Time: {html.escape(times)}.</p></html>
 """

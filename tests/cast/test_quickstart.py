@@ -15,7 +15,7 @@ from moviegen_core.media.video import read_video
 def run(tmp_path_factory) -> Path:
     """A finished trial run."""
     folder = tmp_path_factory.mktemp("trial") / "quickstart"
-    main(["quickstart", f"--folder={folder}", "--num_clips=8", "--num_pairs=2", "--max_steps=2"])
+    main(["quickstart", f"--folder={folder}", "--num_clips=8", "--num_pairs=2", "--max_steps=2", "--sound=true"])
     return folder
 
 
@@ -62,14 +62,14 @@ def test_events_hold_the_curves(run):
 
 def test_second_run_does_nothing_again(run, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.ckpt")}
-    main(["quickstart", f"--folder={run}", "--num_clips=8", "--num_pairs=2", "--max_steps=2"])
+    main(["quickstart", f"--folder={run}", "--num_clips=8", "--num_pairs=2", "--max_steps=2", "--sound=true"])
     assert capsys.readouterr().out.count("done before") == 10
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.ckpt")} == before
 
 
 def test_other_settings_in_the_same_folder_are_refused(run, capsys):
     with pytest.raises(SystemExit):
-        main(["quickstart", f"--folder={run}", "--num_clips=9", "--num_pairs=2", "--max_steps=2"])
+        main(["quickstart", f"--folder={run}", "--num_clips=9", "--num_pairs=2", "--max_steps=2", "--sound=true"])
     assert "num_clips differ" in capsys.readouterr().err
 
 
