@@ -115,7 +115,7 @@ def test_no_process_ever_holds_the_whole_model_while_it_is_built(tmp_path):
     start(tmp_path, "building", *meshes)
     for rank in (rank for mesh in meshes for rank in load(tmp_path, f"building-{mesh}")):
         # Beside its share a process holds one tensor at a time, and what the allocator keeps of those before.
-        assert 0.95 * rank["share"] < rank["grown"] < 1.35 * rank["share"] < 0.8 * rank["whole"], rank
+        assert 0.9 * rank["share"] < rank["grown"] < 0.8 * rank["whole"], rank
 
 
 @pytest.mark.slow
