@@ -168,3 +168,12 @@ def test_opus_keeps_the_sound_aligned_and_near_its_bit_rate(channels):
             code_with_opus(broken)
     with pytest.raises(UsageError, match="44100 Hz was given to Opus"):
         code_with_opus(torch.zeros(1, 100), sample_rate=44100)
+
+
+def test_a_floor_lets_silence_weigh_less() -> None:
+    silence, hiss = torch.zeros(1, 1, 4800), 1e-4 * torch.randn(1, 1, 4800, generator=torch.Generator().manual_seed(0))
+    for distance in (MelDistance, StftDistance):
+        assert distance()(hiss, silence) > 0.5
+        assert distance(log_floor=0.1)(hiss, silence) < 0.01
+    with pytest.raises(UsageError, match="log_floor=0.0 was given"):
+        ReconstructionLoss(log_floor=0.0)

@@ -74,3 +74,13 @@ def test_the_debug_preset_predicts_what_its_data_asks_for(tmp_path, monkeypatch)
     writer = "{class_path: PredictionWriter, init_args: {output: films, formats: [strip]}}"
     main(["predict", "--config", "t2v/debug", f"--trainer.callbacks=[{writer}]", "--trainer.enable_progress_bar", "false"])
     assert len(list((tmp_path / "films").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_training_leaves_a_checkpoint(name: str):
+    """Without data to validate on, Lightning's own callback saves nothing where validations are counted in steps."""
+    trainer = load(CONFIGS / "experiment" / f"{name}.yaml").get("trainer", {})
+    if trainer.get("max_steps") is None or trainer.get("enable_checkpointing") is False or Path(name).name in ("latents", "predict"):
+        return
+    callbacks = [callback["class_path"] for callback in trainer.get("callbacks", [])]
+    assert any("Checkpoint" in callback for callback in callbacks), f"{name} has {callbacks}"
