@@ -111,18 +111,34 @@ class AudioAutoencoder(Autoencoder):
         return self.latent_channels, -(-num_frames // self.hop_length)
 
     def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
-        """Normalised latents of a batch of sounds, for the latent cache.
+        """Normalised latents of a batch of sounds, for the latent cache."""
+        latents = self.encode(self.sound_of(batch)).float()
+        return {"keys": batch.keys, "captions": batch.captions, "latents": latents, "metadata": batch.metadata}
+
+    def sound_of(self, batch: MediaBatch) -> Float[Tensor, "b a s"]:
+        """The batch's sound.
 
         Raises:
-            UsageError: the batch has no sounds, or sounds at another rate.
+            UsageError: it is absent, of another rate, of other channels, empty, or not finite.
         """
-        if batch.audio is None or batch.audio_hz != self.sample_rate:
-            exists = "the batch has none" if batch.audio is None else f"the batch has some at {batch.audio_hz} Hz"
+        name = f"the batch of {len(batch)} samples (first '{batch.keys[0]}')"
+        if batch.audio is None:
+            raise UsageError(f"{name} holds no sound", "an autoencoder needs it", "point `data` at sounds, not cached latents")
+        if batch.audio_hz is not None and batch.audio_hz != self.sample_rate:
             raise UsageError(
-                f"{type(self).__name__} encodes sounds at {self.sample_rate} Hz", exists, f"give `data.audio_hz: {self.sample_rate}`"
+                f"{name} holds sound of {batch.audio_hz} Hz",
+                f"this autoencoder was built for {self.sample_rate} Hz",
+                "set data's audio_hz or the model's sample_rate to the other",
             )
-        latents = self.encode(batch.audio).float()
-        return {"keys": batch.keys, "captions": batch.captions, "latents": latents, "metadata": batch.metadata}
+        if batch.audio.shape[1] != self.audio_channels or not batch.audio.shape[-1]:
+            raise UsageError(
+                f"{name} holds sound of shape {tuple(batch.audio.shape)}",
+                f"(b, {self.audio_channels}, s) with at least one sample is expected",
+                "set data's audio_channels or the model's to the other",
+            )
+        if not bool(batch.audio.isfinite().all()):
+            raise UsageError(f"{name} holds NaN or infinite samples", "sounds are finite", "leave the broken files out")
+        return batch.audio
 
     def encode(self, media: Float[Tensor, "b a s"], *, sample: bool = False) -> Float[Tensor, "b c t"]:
         """Encode a sound in [-1, 1] of any length, silence added at its end up to a whole latent frame.

@@ -25,9 +25,7 @@ from moviegen_core.nn.initialization import draw_weights, seeded
 from moviegen_core.parallel.clipping import clip_gradients, is_sharded
 from moviegen_core.parallel.precision import compute_dtype_of
 from moviegen_core.progress import progress
-from moviegen_core.randomness import keyed_noise as _noise
-from moviegen_core.randomness import keyed_share as _share
-from moviegen_core.randomness import run_seed, seed_step
+from moviegen_core.randomness import keyed_noise, keyed_share, run_seed, seed_step
 from moviegen_core.sampler import Conditionings, FlowSampler, Sampler
 from moviegen_core.weights import load_into, open_weights
 
@@ -226,8 +224,8 @@ class FlowModel(LightningModule):
     def validation_step(self, batch: MediaBatch, batch_idx: int) -> None:
         """The loss at noise and times that depend on the samples' keys alone, so that two validations differ by the weights alone."""
         x_1 = self.latents(batch)
-        noise = torch.stack([_noise(x_1.shape[1:], self.seed, key) for key in batch.keys]).to(x_1)
-        t = self.timesteps.quantile(torch.tensor([_share(key) for key in batch.keys])).to(x_1.device)
+        noise = torch.stack([keyed_noise(x_1.shape[1:], self.seed, key) for key in batch.keys]).to(x_1)
+        t = self.timesteps.quantile(torch.tensor([keyed_share(key) for key in batch.keys])).to(x_1.device)
         loss = self.losses(x_1, noise, t, self.condition(replace(batch, latents=x_1))).mean()
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
@@ -324,7 +322,7 @@ class FlowModel(LightningModule):
     @torch.no_grad()
     def sample_latents(self, batch: MediaBatch, shape: Sequence[int], *, drop: bool = False) -> Float[Tensor, "b c ..."]:
         """Sample latents of a shape (c, ...) for the batch's conditions; with `drop` for none of them."""
-        noise = torch.stack([_noise(shape, self.seed, key) for key in batch.keys])
+        noise = torch.stack([keyed_noise(shape, self.seed, key) for key in batch.keys])
         return self.integrate(noise, self.sampling_conditions(batch, shape[1], drop=drop))
 
     def sampling_conditions(self, batch: MediaBatch, length: int, *, drop: bool = False) -> Conditionings:

@@ -222,7 +222,7 @@ class DacVae(AudioAutoencoder):
     def training_step(self, batch: MediaBatch, batch_idx: int) -> Tensor | None:
         """One step on a batch of sounds."""
         seed_step(self, batch_idx)
-        audio = _padded(self._sound(batch), self.hop_length)
+        audio = _padded(self.sound_of(batch), self.hop_length)
         posterior = Posterior.from_moments(self.network.encode(audio))
         decoded = self.network.decode(posterior.sample())
         terms = self.distance(decoded, audio, posterior)
@@ -295,13 +295,8 @@ class DacVae(AudioAutoencoder):
         """Log the measures."""
         self.log_dict({f"test_{name}": value for name, value in self._measures().items()}, rank_zero_only=False)
 
-    def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
-        """Normalised latents of a batch, for the latent cache."""
-        latents = self.encode(self._sound(batch)).float()
-        return {"keys": batch.keys, "captions": batch.captions, "latents": latents, "metadata": batch.metadata}
-
     def _measure(self, batch: MediaBatch) -> tuple[Posterior, Tensor]:
-        audio = self._sound(batch)
+        audio = self.sound_of(batch)
         posterior = self.posterior(_padded(audio, self.hop_length))
         decoded = self.decode_raw(posterior.mean.to(audio.dtype))[..., : audio.shape[-1]].float()
         self._helper("metrics").update(decoded.clamp(-1.0, 1.0), audio)
@@ -329,27 +324,6 @@ class DacVae(AudioAutoencoder):
 
     def _helper(self, name: str) -> Any:
         return self._helpers[name].to(self.device)
-
-    def _sound(self, batch: MediaBatch) -> Tensor:
-        """The batch's sound, refused where it is absent, of another rate, of other channels, or not finite."""
-        name = f"the batch of {len(batch)} samples (first '{batch.keys[0]}')"
-        if batch.audio is None:
-            raise UsageError(f"{name} holds no sound", "an autoencoder needs it", "point `data` at sounds, not cached latents")
-        if batch.audio_hz is not None and batch.audio_hz != self.sample_rate:
-            raise UsageError(
-                f"{name} holds sound of {batch.audio_hz} Hz",
-                f"this autoencoder was built for {self.sample_rate} Hz",
-                "set data's audio_hz or the model's sample_rate to the other",
-            )
-        if batch.audio.shape[1] != self.audio_channels or not batch.audio.shape[-1]:
-            raise UsageError(
-                f"{name} holds sound of shape {tuple(batch.audio.shape)}",
-                f"(b, {self.audio_channels}, s) with at least one sample is expected",
-                "set data's audio_channels or the model's to the other",
-            )
-        if not bool(batch.audio.isfinite().all()):
-            raise UsageError(f"{name} holds NaN or infinite samples", "sounds are finite", "leave the broken files out")
-        return batch.audio
 
 
 def _chunked_maps(network: CodecNetwork, chunk_frames: int | None, hop: int) -> tuple[ChunkedMap | None, ChunkedMap | None]:

@@ -21,8 +21,8 @@ from moviegen_audio.multidiffusion import MultiDiffusion
 from moviegen_audio.training import VideoToAudio
 from moviegen_core.autoencoder import AudioAutoencoder
 from moviegen_core.batch import MediaBatch
-from moviegen_core.generator import _noise, _share
 from moviegen_core.parallel.clipping import gradient_norm
+from moviegen_core.randomness import keyed_noise, keyed_share
 from moviegen_text.embedded import HashedWordConditioner
 
 NUM_FRAMES = 27  # latent frames: no number of processes divides them
@@ -50,9 +50,9 @@ class KeyedDraws(VideoToAudio):
 
     def training_step(self, batch, batch_idx):
         x_1 = self.latents(batch)
-        noise = torch.stack([_noise(x_1.shape[1:], 1, key) for key in batch.keys])
-        t = torch.tensor([_share(key) for key in batch.keys])
-        dropped = {name: torch.tensor([_share(key + name) < 0.25 for key in batch.keys]) for name in self.conditioners}
+        noise = torch.stack([keyed_noise(x_1.shape[1:], 1, key) for key in batch.keys])
+        t = torch.tensor([keyed_share(key) for key in batch.keys])
+        dropped = {name: torch.tensor([keyed_share(key + name) < 0.25 for key in batch.keys]) for name in self.conditioners}
         dropped["video"] = dropped["video"] | torch.tensor([silent(key) for key in batch.keys])
         loss = self.losses(x_1, noise, t, self.condition(batch, dropped)).mean()
         self.losses_seen.append(loss.item())
@@ -82,12 +82,12 @@ class Samples(mesh_worker.Samples):
 
     def _sound(self, batch, with_latents):
         keys = batch.keys
-        video = torch.stack([_noise((3, 9, 8, 8), 3, key).clamp(-1, 1) for key in keys])
+        video = torch.stack([keyed_noise((3, 9, 8, 8), 3, key).clamp(-1, 1) for key in keys])
         if with_latents and all(map(silent, keys)):
             video = None
         fps = torch.tensor([8.0 if key.endswith(("0", "2")) else 15.0 for key in keys])
-        latents = torch.stack([_noise((4, NUM_FRAMES), 2, key) for key in keys]) if with_latents else None
-        draws = torch.tensor([[_share(f"{key}-{i}") for i in range(3)] for key in keys])
+        latents = torch.stack([keyed_noise((4, NUM_FRAMES), 2, key) for key in keys]) if with_latents else None
+        draws = torch.tensor([[keyed_share(f"{key}-{i}") for i in range(3)] for key in keys])
         extras = {"context_mask": ContextMask(masked_min=0.3).given(draws, NUM_FRAMES)} if with_latents else {}
         return MediaBatch(captions=batch.captions, keys=keys, video=video, fps=fps, latents=latents, extras=extras)
 

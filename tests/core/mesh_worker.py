@@ -26,11 +26,11 @@ from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.ema import ExponentialMovingAverage
 from moviegen_core.flow.schedules import LinearSchedule
-from moviegen_core.generator import _noise, _share
 from moviegen_core.optimizers import MuonAdamW
 from moviegen_core.parallel.clipping import gradient_norm
 from moviegen_core.parallel.place import data_place
 from moviegen_core.parallel.strategy import MeshStrategy
+from moviegen_core.randomness import keyed_noise, keyed_share
 from moviegen_core.sampler import FlowSampler
 from moviegen_t2v.model import VideoTransformer
 from moviegen_t2v.training import TextToVideo
@@ -57,9 +57,9 @@ class KeyedDraws(TextToVideo):
 
     def training_step(self, batch, batch_idx):
         x_1 = self.latents(batch)
-        noise = torch.stack([_noise(x_1.shape[1:], 1, key) for key in batch.keys])
-        t = torch.tensor([_share(key) for key in batch.keys])
-        dropped = torch.tensor([_share(key) * 10 % 1 < 0.25 for key in batch.keys])
+        noise = torch.stack([keyed_noise(x_1.shape[1:], 1, key) for key in batch.keys])
+        t = torch.tensor([keyed_share(key) for key in batch.keys])
+        dropped = torch.tensor([keyed_share(key) * 10 % 1 < 0.25 for key in batch.keys])
         loss = self.losses(x_1, noise, t, self.condition(batch, {"prompt": dropped})).mean()
         self.losses_seen.append(loss.item())
         return loss
@@ -77,7 +77,7 @@ class Samples(LightningDataModule):
         batches = []
         for number in range(count):
             keys = [f"{number}-{i}" for i in range(SAMPLES)][share]
-            latents = torch.stack([_noise(LATENT, 2, key) for key in keys]) if with_latents else None
+            latents = torch.stack([keyed_noise(LATENT, 2, key) for key in keys]) if with_latents else None
             sizes = {"num_frames": 24, "height": 24, "width": 24}
             batches.append(MediaBatch(captions=CAPTIONS[share], keys=keys, latents=latents, metadata=[dict(sizes) for _ in keys]))
         return DataLoader(batches, batch_size=None, shuffle=False)

@@ -18,8 +18,8 @@ from moviegen_core.callbacks.checkpoint import LastCheckpoint
 from moviegen_core.callbacks.configuration import ConfigurationSaver
 from moviegen_core.callbacks.ema import ExponentialMovingAverage
 from moviegen_core.errors import UsageError
-from moviegen_core.generator import _noise, _share
 from moviegen_core.parallel.strategy import MeshStrategy
+from moviegen_core.randomness import keyed_noise, keyed_share
 from moviegen_t2v import TextToVideo, VideoTransformer
 from moviegen_text import HashedWordConditioner
 
@@ -31,8 +31,8 @@ class Keyed(TextToVideo):
     """Draws noise and times by the samples' keys, so that it makes no difference which process sees a sample."""
 
     def training_step(self, batch, batch_idx):
-        noise = torch.stack([_noise(batch.latents.shape[1:], self.global_step, key) for key in batch.keys])
-        t = self.timesteps.quantile(torch.tensor([_share(f"{key}/{self.global_step}") for key in batch.keys]))
+        noise = torch.stack([keyed_noise(batch.latents.shape[1:], self.global_step, key) for key in batch.keys])
+        t = self.timesteps.quantile(torch.tensor([keyed_share(f"{key}/{self.global_step}") for key in batch.keys]))
         return self.losses(batch.latents, noise, t, self.condition(batch)).mean()
 
 
