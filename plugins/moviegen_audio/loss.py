@@ -11,6 +11,9 @@ from moviegen_audio.bottleneck import Posterior
 from moviegen_audio.spectral import LOG_FLOOR, MelDistance, StftDistance
 from moviegen_core.errors import UsageError
 
+# Sounds fainter than this (-60 dB of full scale) are not made up for: what they hold is mostly the noise of the recording.
+_FAINTEST = 1e-3
+
 
 @dataclass(frozen=True)
 class SoundLossWeights:
@@ -20,6 +23,8 @@ class SoundLossWeights:
         mel: distance of log mel spectra (15).
         stft: distance of linear and log spectra (0).
         waveform: mean absolute error of samples (0).
+        relative_waveform: the same over the mean absolute value of the sound itself, so that faint recordings count as much as loud
+            ones (0).
         kl: divergence of the posterior from the standard normal, in nats per latent frame summed over channels.
         adversarial: least-squares loss of the discriminator's scores (1), where there is a discriminator.
         feature_matching: mean absolute error of the discriminator's feature maps (2), where there is a discriminator.
@@ -32,6 +37,7 @@ class SoundLossWeights:
     mel: float = 15.0
     stft: float = 0.0
     waveform: float = 0.0
+    relative_waveform: float = 0.0
     kl: float = 1e-4
     adversarial: float = 1.0
     feature_matching: float = 2.0
@@ -77,9 +83,9 @@ class ReconstructionLoss(nn.Module):
             )
         if not log_floor > 0:
             raise UsageError(f"log_floor={log_floor} was given", "logarithms are of what is above 0", "give e.g. 1e-5")
-        if not (weights.mel or weights.stft or weights.waveform):
+        if not (weights.mel or weights.stft or weights.waveform or weights.relative_waveform):
             raise UsageError(
-                "loss.mel, loss.stft and loss.waveform are all 0",
+                "loss.mel, loss.stft, loss.waveform and loss.relative_waveform are all 0",
                 "then nothing asks the decoded sound to be the one that was encoded",
                 "set one of them above 0",
             )
@@ -96,9 +102,17 @@ class ReconstructionLoss(nn.Module):
             terms["stft"] = weights.stft * self.stft(decoded, audio)
         if weights.waveform:
             terms["waveform"] = weights.waveform * F.l1_loss(decoded.float(), audio.float())
+        if weights.relative_waveform:
+            terms["relative_waveform"] = weights.relative_waveform * _relative_error(decoded.float(), audio.float())
         if weights.kl:
             terms["kl"] = weights.kl * posterior.kl()
         return terms
+
+
+def _relative_error(decoded: Float[Tensor, "b a s"], audio: Float[Tensor, "b a s"]) -> Float[Tensor, ""]:
+    """Mean over the sounds of the error over the level, both as mean absolute values."""
+    errors, levels = (decoded - audio).abs().mean((1, 2)), audio.abs().mean((1, 2))
+    return (errors / levels.clamp_min(_FAINTEST)).mean()
 
 
 Features = Sequence[Sequence[Tensor]]

@@ -106,6 +106,19 @@ def test_terms_are_weighted_and_only_those_switched_on():
         ReconstructionLoss(mel_windows=(32, 64), mel_bands=(5,))
 
 
+def test_relative_waveform_error_does_not_depend_on_the_level():
+    loud, wrong = tone(440.0), tone(440.0, amplitude=0.4)
+    posterior = Posterior(torch.zeros(1, 4, 3), torch.zeros(1, 4, 3))
+    error = ReconstructionLoss(weights=SoundLossWeights(mel=0.0, relative_waveform=2.0, kl=0.0))
+    for gain in (1.0, 0.01):
+        torch.testing.assert_close(error(gain * wrong, gain * loud, posterior)["relative_waveform"], torch.tensor(2.0 * 0.2))
+    both = torch.cat([loud, 0.01 * loud]), torch.cat([wrong, 0.01 * loud])
+    torch.testing.assert_close(error(both[1], both[0], posterior)["relative_waveform"], torch.tensor(0.2))
+    silent = torch.zeros_like(loud, requires_grad=True)
+    error(silent, torch.zeros_like(loud), posterior)["relative_waveform"].backward()
+    assert silent.grad.isfinite().all()
+
+
 def test_adversarial_terms_by_hand():
     real = [[torch.tensor([1.0, 3.0]), torch.tensor([0.5])], [torch.tensor([2.0]), torch.tensor([1.0])]]
     fake = [[torch.tensor([2.0, 3.0]), torch.tensor([0.25])], [torch.tensor([0.0]), torch.tensor([2.0])]]
