@@ -125,6 +125,17 @@ class Conditioner(LightningModule):
         """Encode the condition's absence for as many samples as the batch has; opens the same doors as `forward`."""
         raise NotImplementedError(f"{type(self).__name__} must define null(batch) -> Conditioning")
 
+    def auxiliary_loss(self, batch: MediaBatch, conditioning: Conditioning) -> Float[Tensor, ""] | None:
+        """A term of its own to add to the loss, beside that of the velocity; None for a conditioner that has none.
+
+        A conditioner that has one names this method beside `null` in `parallelize`.
+
+        Args:
+            batch: the batch, with the latents of what is generated.
+            conditioning: what `forward` gave for it, before any of it is dropped.
+        """
+        return None
+
 
 def _like(per_sample: Tensor, like: Tensor) -> Tensor:
     return per_sample.view(-1, *[1] * (like.ndim - 1))

@@ -212,13 +212,18 @@ class FlowModel(LightningModule):
     # -- training ------------------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: MediaBatch, batch_idx: int) -> Tensor:
-        """The loss of one batch at random times and with random conditions dropped."""
+        """The loss of one batch at random times and with random conditions dropped, and the conditioners' own terms."""
         seed_step(self, batch_idx)
         x_1 = self.latents(batch)
         t = self.timesteps.sample(len(batch), device=x_1.device)
+        noise, dropped = torch.randn_like(x_1), self._draw_dropped(batch)
         given = replace(batch, latents=x_1)  # conditioners may see what is generated, or parts of it
-        loss = self.losses(x_1, torch.randn_like(x_1), t, self.condition(given, self._draw_dropped(batch))).mean()
+        told = self._told(given)
+        loss = self.losses(x_1, noise, t, self._joined(told, given, dropped)).mean()
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
+        for name, term in self._auxiliary_losses(given, told).items():
+            self.log(f"train_{name}_loss", term, batch_size=len(batch))
+            loss = loss + term
         return loss
 
     def validation_step(self, batch: MediaBatch, batch_idx: int) -> None:
@@ -226,8 +231,12 @@ class FlowModel(LightningModule):
         x_1 = self.latents(batch)
         noise = torch.stack([keyed_noise(x_1.shape[1:], self.seed, key) for key in batch.keys]).to(x_1)
         t = self.timesteps.quantile(torch.tensor([keyed_share(key) for key in batch.keys])).to(x_1.device)
-        loss = self.losses(x_1, noise, t, self.condition(replace(batch, latents=x_1))).mean()
+        given = replace(batch, latents=x_1)
+        told = self._told(given)
+        loss = self.losses(x_1, noise, t, self._joined(told, given)).mean()
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+        for name, term in self._auxiliary_losses(given, told).items():
+            self.log(f"val_{name}_loss", term, batch_size=len(batch), sync_dist=True)
 
     def losses(
         self, x_1: Float[Tensor, "b c ..."], x_0: Float[Tensor, "b c ..."], t: Float[Tensor, " b"], conditioning: Conditioning
@@ -271,13 +280,19 @@ class FlowModel(LightningModule):
 
     def condition(self, batch: MediaBatch, dropped: dict[str, Tensor] | None = None) -> Conditioning:
         """Merge all conditioners' outputs; `dropped` marks, per conditioner, the samples that see its null version (b,)."""
-        parts = []
-        for name, conditioner in self.conditioners.items():
-            part = conditioner(batch)
-            if dropped is not None:
-                part = part.drop(dropped[name].to(self.device), conditioner.null(batch))
-            parts.append(part)
-        return Conditioning.merge(parts)
+        return self._joined(self._told(batch), batch, dropped)
+
+    def _told(self, batch: MediaBatch) -> dict[str, Conditioning]:
+        return {name: conditioner(batch) for name, conditioner in self.conditioners.items()}
+
+    def _joined(self, told: dict[str, Conditioning], batch: MediaBatch, dropped: dict[str, Tensor] | None = None) -> Conditioning:
+        if dropped is not None:
+            told = {name: part.drop(dropped[name].to(self.device), self.conditioners[name].null(batch)) for name, part in told.items()}
+        return Conditioning.merge(list(told.values()))
+
+    def _auxiliary_losses(self, batch: MediaBatch, told: dict[str, Conditioning]) -> dict[str, Tensor]:
+        terms = {name: conditioner.auxiliary_loss(batch, told[name]) for name, conditioner in self.conditioners.items()}
+        return {name: term for name, term in terms.items() if term is not None}
 
     def _draw_dropped(self, batch: MediaBatch) -> dict[str, Tensor] | None:
         rates = {name: conditioner.dropout for name, conditioner in self.conditioners.items()}

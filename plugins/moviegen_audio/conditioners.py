@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from moviegen_audio.alignment import nearest_frames, take_frames
+from moviegen_audio.envelope import EnvelopeHead
 from moviegen_audio.frames import FrameEncoder
 from moviegen_audio.masking import ContextMask
 from moviegen_core.batch import MediaBatch
@@ -29,11 +30,16 @@ class VideoFrames(Conditioner):
     Embeddings come from the batch where it has them, as `extras["visual_features"]` (b, f, e) with `extras["visual_fps"]` (b,), and
     else from its video by the encoder. A batch that has neither, and the null version, add nothing.
 
+    From the velocity's loss alone, a frame encoder that starts from nothing hardly finds out when something is heard: a sound is a few
+    loud latent frames, and at most times t the noisy latent itself shows where they are. With `envelope_weight` the added features also
+    have to tell the latents' envelope; the paper, whose frame encoder is a trained one, has no such term.
+
     Args:
         width: width of the backbone.
         encoder: builds the frame encoder; only precomputed embeddings are taken unless given.
         feature_width: width of precomputed embeddings where there is no encoder to tell it (1024 of MetaCLIP in 6.1.3).
         latent_hz: latent frames of the sound per second (25 in 6.1.3); that of the autoencoder.
+        envelope_weight: weight of the squared error in telling the latents' envelope (`latent_envelope`) in the loss; 0 for no such term.
         dropout: probability in [0, 1] that a training sample sees no video (0.1 in 6.1.6).
     """
 
@@ -46,9 +52,16 @@ class VideoFrames(Conditioner):
         encoder: Callable[[], FrameEncoder] | None = None,
         feature_width: int | None = None,
         latent_hz: float = 25.0,
+        envelope_weight: float = 0.0,
         dropout: float = 0.1,
     ) -> None:
         super().__init__(dropout=dropout)
+        if not 0.0 <= envelope_weight < float("inf"):
+            raise UsageError(
+                f"envelope_weight={envelope_weight} was given to VideoFrames",
+                "it weighs a squared error in the loss",
+                "give 0 for none, or e.g. 1.0",
+            )
         self.encoder = None if encoder is None else encoder()
         found = METACLIP_WIDTH if self.encoder is None else self.encoder.feature_width
         if self.encoder is not None and feature_width not in (None, found):
@@ -61,6 +74,8 @@ class VideoFrames(Conditioner):
         self.latent_hz = latent_hz
         self.width = width
         self.projection = nn.Linear(self.feature_width, 2 * width)
+        self.envelope_weight = envelope_weight
+        self.envelope = EnvelopeHead(width=width) if envelope_weight else None
 
     def forward(self, batch: MediaBatch) -> Conditioning:
         """Add the nearest frames' embeddings."""
@@ -84,8 +99,16 @@ class VideoFrames(Conditioner):
         return self._embed(batch)
 
     def parallelize(self, plan: "ParallelPlan") -> None:
-        """Shard this conditioner in place; it is whole while `forward`, `null` or `embed` runs."""
-        plan.shard(self, methods=["null", "embed"])
+        """Shard this conditioner in place; it is whole while one of its methods that need it runs."""
+        plan.shard(self, methods=["null", "embed", "auxiliary_loss"])
+
+    def auxiliary_loss(self, batch: MediaBatch, conditioning: Conditioning) -> Float[Tensor, ""] | None:
+        """The weighted error in telling the latents' envelope; zero for a batch without video."""
+        if self.envelope is None:
+            return None
+        if "visual_features" not in batch.extras and batch.video is None:
+            return conditioning.aligned.sum() * 0.0
+        return self.envelope_weight * self.envelope.loss(conditioning.aligned, _latents(batch, self))
 
     def _embed(self, batch: MediaBatch) -> tuple[Tensor, Tensor] | tuple[None, None]:
         device = self.projection.weight.device

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from dataclasses import replace
 from itertools import combinations as pairs_of
 from itertools import product
 
@@ -37,8 +38,10 @@ from moviegen_data.toyworld import (
 )
 from moviegen_data.toyworld.captions import SHAPE_WORDS
 from moviegen_data.toyworld.media import encode_sample
+from moviegen_data.toyworld.sound import KNOCK_PEAK
 from moviegen_data.toyworld.sound_captions import AMBIENCE_WORDS, TIMBRE_WORDS
 from moviegen_data.toyworld.tracks import trace
+from moviegen_data.toyworld.world import World
 
 
 class TestTiming:
@@ -315,3 +318,27 @@ class TestFiles:
             path.write_bytes(parts["mp4"])
             assert read_video(path).audio_hz == audio_hz
             assert parts["json"].get("audio_hz") == audio_hz
+
+
+# -- knocks on a grid --------------------------------------------------------------------------------------------------------------
+
+
+def test_knocks_on_a_grid_sound_alike_and_events_stay():
+    free, on_grid = (World(vary_timing=True, grounds=["black"], audio_hz=16000, knock_grid_hz=grid) for grid in (None, 25.0))
+    for index in range(12):
+        clip, moved = free.clip("train", index), on_grid.clip("train", index)
+        assert moved.events == clip.events, "what is seen does not move"
+        rounded = [replace(event, time_s=round(event.time_s * 25) / 25) for event in clip.events]
+        expected = render_sound(clip.spec, rounded, num_samples=32000, audio_hz=16000)
+        np.testing.assert_array_equal(moved.audio, expected)
+        for number, event in enumerate(clip.events):
+            first = round(event.time_s * 25) * 640
+            attack = moved.audio[0, first : first + 640]
+            alone = knock(clip.spec.objects[0].shape, clip.spec.objects[0].size, audio_hz=16000, seed=clip.spec.seed + number)
+            np.testing.assert_allclose(attack, KNOCK_PEAK * alone[: len(attack)], atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [{"knock_grid_hz": 0.0}, {"knock_grid_hz": float("nan")}, {"knock_grid_hz": 25.0, "audio_hz": None}])
+def test_a_grid_that_is_none_is_refused(given):
+    with pytest.raises(UsageError, match="knock_grid_hz"):
+        World(**({"audio_hz": 16000} | given)).check()

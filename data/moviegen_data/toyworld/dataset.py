@@ -37,6 +37,7 @@ class ToyWorldData(LightningDataModule):
         text_probability: how often a word is written into the picture (and quoted in the caption), 0 to 1.
         spread: share of the ranges of radius, position and path length that is drawn from, 0 to 1; see `sample_scene`.
         audio_hz: samples per second of the sound, 48000 for the paper's; null renders none.
+        knock_grid_hz: knocks sound at the nearest multiple of one over this; null leaves them exactly where they happen. See `World`.
         vary_timing: draw when objects bounce and when those that travel arrive; otherwise the sounds of all clips come at the same times.
         music: how often music plays in the sound, 0 to 1.
         captions: what the captions tell: "picture" what is seen, "sound" what is heard.
@@ -67,6 +68,7 @@ class ToyWorldData(LightningDataModule):
         text_probability: float = 0.0,
         spread: float = 1.0,
         audio_hz: int | None = None,
+        knock_grid_hz: float | None = None,
         vary_timing: bool = False,
         music: float = 0.0,
         captions: Told = "picture",
@@ -95,6 +97,7 @@ class ToyWorldData(LightningDataModule):
             "vary_timing": vary_timing,
             "music": music,
             "audio_hz": audio_hz,
+            "knock_grid_hz": knock_grid_hz,
         }
         World(**world, split=split).check()
         self.common: dict[str, Any] = {**world, "batch_size": batch_size, "captions": captions, "fps_prefix": fps_prefix}

@@ -41,7 +41,14 @@ class ToyClip:
 
 
 def render(
-    spec: SceneSpec, *, num_frames: int = 16, height: int = 64, width: int = 64, fps: float = 8.0, audio_hz: int | None = None
+    spec: SceneSpec,
+    *,
+    num_frames: int = 16,
+    height: int = 64,
+    width: int = 64,
+    fps: float = 8.0,
+    audio_hz: int | None = None,
+    knock_grid_hz: float | None = None,
 ) -> ToyClip:
     """Render a scene. A clip shows the whole motion whatever its length; one frame is a picture, and its caption tells no motion.
 
@@ -52,6 +59,7 @@ def render(
         width: columns in pixels, at least 8.
         fps: frames per second; longer clips hold more bounces, one in about two seconds.
         audio_hz: samples per second of the sound, at least 4000; None renders none. A sound is as long as its frames are shown.
+        knock_grid_hz: knocks sound at the nearest multiple of one over this, above 0; None leaves them where they happen. The events stay.
     """
     if num_frames < 1 or min(height, width) < 8 or not fps > 0:
         given = f"num_frames={num_frames}, height={height}, width={width}, fps={fps} was given"
@@ -59,6 +67,9 @@ def render(
     if audio_hz is not None and audio_hz < LEAST_HZ:
         given = f"audio_hz={audio_hz} was given"
         raise UsageError(given, f"the toy world's sounds need {LEAST_HZ} samples per second or more", "give 48000, or null for no sound")
+    if knock_grid_hz is not None and not 0 < knock_grid_hz < float("inf"):
+        given = f"knock_grid_hz={knock_grid_hz} was given"
+        raise UsageError(given, "knocks are moved to so many places a second", "give 25, say, or null to leave them where they happen")
     side, is_image = min(height, width), num_frames == 1
     times = np.array([spec.moment]) if is_image else np.linspace(0.0, 1.0, num_frames)
     bounces = count_bounces(num_frames / fps)
@@ -71,7 +82,10 @@ def render(
         tracks.append(track)
         masks[:index] &= ~_paint_object(video, masks[index], item, track)
     events = find_events(spec, num_frames=num_frames, fps=fps)
-    audio = None if audio_hz is None else render_sound(spec, events, num_samples=round(num_frames / fps * audio_hz), audio_hz=audio_hz)
+    audio = None
+    if audio_hz is not None:
+        num_samples = round(num_frames / fps * audio_hz)
+        audio = render_sound(spec, events, num_samples=num_samples, audio_hz=audio_hz, knock_grid_hz=knock_grid_hz)
     caption = caption_scene(spec, image=is_image)
     return ToyClip(video, masks, caption, np.stack(tracks).astype(np.float32), spec, fps, events, audio, audio_hz)
 

@@ -30,7 +30,9 @@ _CHORDS = ((0, 4, 7, 12), (0, 3, 7, 12), (2, 7, 9, 14), (0, 4, 7, 11))
 _C3_HZ = 130.81
 
 
-def render_sound(spec: SceneSpec, events: Sequence[Event], *, num_samples: int, audio_hz: int = 48000) -> np.ndarray:
+def render_sound(
+    spec: SceneSpec, events: Sequence[Event], *, num_samples: int, audio_hz: int = 48000, knock_grid_hz: float | None = None
+) -> np.ndarray:
     """Render the sound of a scene: mono float32 (1, s) with a peak below 1, the same for the same scene on every machine.
 
     Args:
@@ -38,14 +40,16 @@ def render_sound(spec: SceneSpec, events: Sequence[Event], *, num_samples: int, 
         events: what is heard in it, and when.
         num_samples: its length.
         audio_hz: samples per second.
+        knock_grid_hz: knocks sound at the nearest multiple of one over this; None leaves them where they happen.
     """
     sound = _ambience(AMBIENCES[spec.ground.kind], num_samples, audio_hz, seed=spec.seed)
     if spec.music:
         sound += _arpeggio(num_samples, audio_hz, seed=spec.seed)
     for index, event in enumerate(events):
         item = spec.objects[event.object_index]
-        first = max(int(np.ceil(event.time_s * audio_hz)), 0)
-        part = knock(item.shape, item.size, audio_hz=audio_hz, delay_s=first / audio_hz - event.time_s, seed=spec.seed + index)
+        time_s = event.time_s if knock_grid_hz is None else round(event.time_s * knock_grid_hz) / knock_grid_hz
+        first = max(int(np.ceil(time_s * audio_hz)), 0)
+        part = knock(item.shape, item.size, audio_hz=audio_hz, delay_s=first / audio_hz - time_s, seed=spec.seed + index)
         sound[first : first + len(part)] += KNOCK_PEAK * part[: max(num_samples - first, 0)]
     # Two knocks may fall together; quieter as a whole is better than clipped.
     sound *= min(1.0, _LOUDEST / max(abs(sound).max(initial=0.0), 1e-9))

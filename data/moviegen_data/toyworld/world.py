@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moviegen_core.errors import UsageError
 from moviegen_data.toyworld.renderer import ToyClip, render
 from moviegen_data.toyworld.sampling import sample_scene
 from moviegen_data.toyworld.scene import PLAIN_GROUNDS, SceneSpec, Split
@@ -30,6 +31,8 @@ class World:
         vary_timing: draw when objects bounce and when those that travel arrive; see `sample_scene`.
         music: how often music plays in a clip's sound, 0 to 1.
         audio_hz: samples per second of the sound; None renders none.
+        knock_grid_hz: knocks sound at the nearest multiple of one over this instead of exactly where they happen. At 25 a knock gives the
+            same latent frames wherever it is: a smaller world, which is learnt with fewer samples.
     """
 
     num_frames: int = 16
@@ -45,6 +48,7 @@ class World:
     vary_timing: bool = False
     music: float = 0.0
     audio_hz: int | None = None
+    knock_grid_hz: float | None = None
 
     def scene(self, stage: str, index: int) -> SceneSpec:
         """The index-th scene of a stage."""
@@ -60,12 +64,17 @@ class World:
             width=self.width,
             fps=self.fps,
             audio_hz=None if is_image else self.audio_hz,
+            knock_grid_hz=self.knock_grid_hz,
         )
 
     def check(self) -> None:
         """Refuse what the toy world does not have, before anything is rendered."""
+        if self.knock_grid_hz is not None and self.audio_hz is None:
+            given = f"knock_grid_hz={self.knock_grid_hz:g} was given without audio_hz"
+            raise UsageError(given, "no sound is rendered", "give audio_hz, e.g. 48000, or leave knock_grid_hz out")
         self._draw(0)
-        render(self._draw(0), num_frames=1, height=self.height, width=self.width, fps=self.fps, audio_hz=self.audio_hz)
+        sound = {"audio_hz": self.audio_hz, "knock_grid_hz": self.knock_grid_hz}
+        render(self._draw(0), num_frames=1, height=self.height, width=self.width, fps=self.fps, **sound)
 
     def _draw(self, seed: int) -> SceneSpec:
         return sample_scene(
