@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("audio_real"), help="where shards, runs and pictures go")
     parser.add_argument("--codec_steps", type=int, default=800, help="steps of the codec")
     parser.add_argument("--steps", type=int, default=1500, help="steps of the video-to-audio model")
+    parser.add_argument("--sampling_steps", type=int, default=32, help="solver steps")
+    parser.add_argument("--guidance_scale", type=float, default=1.0, help="how strictly the film is followed")
     parser.add_argument("--only", choices=["cut", "codec", "model", "measure"], help="one stage, where the earlier ones are done")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "audio_real.json", help="where results go")
     arguments = parser.parse_args()
@@ -71,7 +73,11 @@ def main() -> None:
     if arguments.only not in (None, "measure"):
         return
     training = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("codec", "model")}
-    report = {"machine": machine(), "training": training, **measure(arguments.media, folder)}
+    report = {
+        "machine": machine(),
+        "training": training,
+        **measure(arguments.media, folder, steps=arguments.sampling_steps, guidance_scale=arguments.guidance_scale),
+    }
     print(json.dumps(report, indent=2))
     scratch = arguments.output.with_suffix(".tmp")
     scratch.write_text(json.dumps(report, indent=2) + "\n")
@@ -175,8 +181,9 @@ def fit_codec(folder: Path, steps: int) -> None:
     shards = str(folder / "shards")
     command = [
         "fit", "--config", "dac_vae/toy_16khz", "--data", "AudioData", "--data.urls", shards, "--data.val_urls", shards,
-        "--data.durations", "[1.0]", "--data.audio_hz", str(HZ), "--data.batch_size", "8", "--trainer.val_check_interval", str(steps),
-        *SMOOTHED, "--trainer.callbacks.init_args.decay=0.99",
+        "--data.durations", "[1.0]", "--data.audio_hz", str(HZ), "--data.batch_size", "8", "--data.batches_per_epoch", "100",
+        "--model.loss.waveform", "0", "--model.loss.relative_waveform", "40", "--trainer.val_check_interval", str(steps),
+        "--trainer.callbacks+=ExponentialMovingAverage", "--trainer.callbacks.init_args.decay=0.99",
     ]  # fmt: skip
     run(folder, "codec", command, steps)
 
@@ -200,9 +207,6 @@ def fit_model(folder: Path, steps: int) -> None:
     run(folder, "model", command, steps)
 
 
-SMOOTHED = ["--trainer.callbacks+=ExponentialMovingAverage"]
-
-
 def run(folder: Path, name: str, command: list[str], steps: int) -> None:
     """Run a training, keep its last checkpoint as NAME.ckpt and what it took as NAME.json."""
     root = folder / name
@@ -223,7 +227,7 @@ def run(folder: Path, name: str, command: list[str], steps: int) -> None:
 
 
 @torch.no_grad()
-def measure(media: Path, folder: Path, *, guidance_scale: float = 1.0, steps: int = 32) -> dict[str, Any]:
+def measure(media: Path, folder: Path, *, steps: int, guidance_scale: float) -> dict[str, Any]:
     """Onset F1 of every film by every source of sound, and over all films."""
     codec = build_from_checkpoint(folder / "codec.ckpt").eval()
     model = load_model(folder / "model.ckpt", seed=0, steps=steps, guidance_scale=guidance_scale)
