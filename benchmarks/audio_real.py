@@ -55,8 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, default=os.environ.get("MOVIEGEN_MEDIA"), help="folder with video/")
     parser.add_argument("--folder", type=Path, default=Path("audio_real"), help="where shards, runs and pictures go")
-    parser.add_argument("--codec_steps", type=int, default=800, help="steps of the codec")
-    parser.add_argument("--steps", type=int, default=1500, help="steps of the video-to-audio model")
+    parser.add_argument("--codec_steps", type=int, default=1000, help="steps of the codec")
+    parser.add_argument("--steps", type=int, default=1300, help="steps of the video-to-audio model's schedule")
+    parser.add_argument("--stop", type=int, default=750, help="step of it after which training ends")
     parser.add_argument("--sampling_steps", type=int, default=32, help="solver steps")
     parser.add_argument("--guidance_scale", type=float, default=1.0, help="how strictly the film is followed")
     parser.add_argument("--only", choices=["cut", "codec", "model", "measure"], help="one stage, where the earlier ones are done")
@@ -70,7 +71,7 @@ def main() -> None:
     stages = {
         "cut": lambda: cut(arguments.media, folder),
         "codec": lambda: fit_codec(folder, arguments.codec_steps),
-        "model": lambda: fit_model(folder, arguments.steps),
+        "model": lambda: fit_model(folder, arguments.steps, arguments.stop),
     }
     for name in [arguments.only] if arguments.only else stages:
         if name in stages:
@@ -197,7 +198,7 @@ def fit_codec(folder: Path, steps: int) -> None:
     run(folder, "codec", command, steps)
 
 
-def fit_model(folder: Path, steps: int) -> None:
+def fit_model(folder: Path, steps: int, stop: int) -> None:
     """Train the video-to-audio model on the latents and frames of the pieces."""
     codec = str(folder / "codec.ckpt")
     video = {"dropout": 0.0, "envelope_weight": 1.0, "encoder": {"class_path": "moviegen_audio.EmbeddedFrameEncoder"}}
@@ -213,23 +214,23 @@ def fit_model(folder: Path, steps: int) -> None:
         "fit", "--config", "audio/toy", "--config", str(folder / "model.yaml"), "--data", "audio_real.CachedClips",
         "--data.folder", str(folder / "shards"), "--data.codec", codec, "--trainer.val_check_interval", "null",
     ]  # fmt: skip
-    run(folder, "model", command, steps)
+    run(folder, "model", command, steps, stop)
 
 
-def run(folder: Path, name: str, command: list[str], steps: int) -> None:
+def run(folder: Path, name: str, command: list[str], steps: int, stop: int | None = None) -> None:
     """Run a training, keep its last checkpoint as NAME.ckpt and what it took as NAME.json."""
     root = folder / name
     shutil.rmtree(root, ignore_errors=True)
     command = [
         *command, "--model.lr_scheduler.init_args.total_steps", str(steps), "--model.lr_scheduler.init_args.final_share", "0.02",
-        "--trainer.max_steps", str(steps), "--trainer.default_root_dir", str(root),
+        "--trainer.max_steps", str(stop or steps), "--trainer.default_root_dir", str(root),
     ]  # fmt: skip
     began, start = time.time(), time.process_time()
     moviegen(command)
     spent = {"processor_minutes": round((time.process_time() - start) / 60, 2), "wall_minutes": round((time.time() - began) / 60, 2)}
     shutil.copy(max(root.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime), folder / f"{name}.ckpt")
     told = " ".join(["moviegen", *command]).replace(str(folder), "FOLDER")
-    (folder / f"{name}.json").write_text(json.dumps({"command": told, "steps": steps, **spent}))
+    (folder / f"{name}.json").write_text(json.dumps({"command": told, "steps": stop or steps, **spent}))
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------------------
