@@ -15,6 +15,7 @@ from moviegen_cast.stages import Stage, StagedRun
 from moviegen_core.files import write_bytes
 
 _MASTER = "chosen.ckpt"
+_FPS = 16.0  # as in the presets
 
 
 def quickstart(
@@ -114,7 +115,7 @@ def _samples(stage: str, count: int, share: float, world: dict[str, Any]) -> Ite
 
     num_two_object = round(count * share)
     for num_objects, number in ((1, count - num_two_object), (2, num_two_object)):
-        for key, clip in render_scenes(number, num_objects=num_objects, split="train", stage=stage, **world):
+        for key, clip in render_scenes(number, num_objects=num_objects, split="train", stage=stage, fps=_FPS, **world):
             yield f"{key}-{num_objects}", encode_sample(clip)
 
 
@@ -225,7 +226,7 @@ def _sound(folder: Path, *, root: Path, num_pairs: int, seed: int) -> None:
         sounds = sounds_for(model, films, captions=[""] * len(part), keys=keys)
         for path, film, audio in zip(part, films, sounds, strict=True):
             write_video(folder / path.name, film.video, fps=film.fps, audio=audio, audio_hz=model.audio_hz, crf=10)
-    figures = hearing_figures(model, num_clips=num_pairs, world={"height": 32, "width": 32, "seed": seed})
+    figures = hearing_figures(model, num_clips=num_pairs, world={"height": 32, "width": 32, "fps": _FPS, "seed": seed})
     write_bytes(folder / "figures.json", json.dumps(figures, indent=1).encode())
 
 
@@ -253,9 +254,12 @@ def _report(run: StagedRun, *, spread: float) -> None:
     paths = [root / "films" / "single" / f"{item['key']}.mp4" for item in prompts]
     captions = [item["caption"] for item in prompts]
     contact_sheet(root / "contact_sheet.png", [read_video(path).video for path in paths], captions, columns=3)
+    chosen = 0
     if with_sound:
         paths = [root / "sound" / path.name for path in paths]
-    write_bytes(root / "film.mp4", paths[0].read_bytes())
+        # A film in which something bounces, where there is one, so that there is something to hear.
+        chosen = next((index for index, item in enumerate(prompts) if "bounce" in [o["motion"] for o in item["scene"]["objects"]]), 0)
+    write_bytes(root / "film.mp4", paths[chosen].read_bytes())
     curves = {
         f"{title}: {name}": points
         for title in ("tae_image", "tae", "t2v", "dac_vae", "audio")
