@@ -25,7 +25,7 @@ def quickstart(
     num_pairs: int = 96,
     two_object_share: float = 0.0625,
     spread: float = 0.1,
-    sound: bool = False,
+    sound: bool = True,
     max_steps: int | None = None,
     num_threads: int | None = None,
     seed: int = 0,
@@ -41,8 +41,7 @@ def quickstart(
         two_object_share: share of the training films with two objects.
         spread: share of the toy world's ranges of radius, position and path length that scenes are drawn from, 0 to 1. The presets' steps
             are chosen for the default; a larger spread wants more of them. Two objects always have the whole ranges of positions.
-        sound: also train a DAC-VAE and a video-to-audio model, and give the films their sound. The presets' steps do not suffice yet for
-            knocks that come in time (see plugins/moviegen_audio/README.md).
+        sound: also train a DAC-VAE and a video-to-audio model, and give the films their sound.
         max_steps: steps of every training in place of its preset's, for a trial run that learns nothing.
         num_threads: threads of the CPU to use; all unless given.
         seed: root of all randomness.
@@ -217,15 +216,17 @@ def _sound(folder: Path, *, root: Path, num_pairs: int, seed: int) -> None:
     """The films with sound, and what the oracle for sound hears in those of held-out silent films."""
     from moviegen_cast.sound import hearing_figures, load_model, read_film, sounds_for
     from moviegen_core.media.video import write_video
+    from moviegen_data.toyworld import SceneSpec, sound_caption
 
     model = load_model(root / "audio" / _MASTER, seed=seed, steps=16, guidance_scale=2.0)
-    paths = sorted((root / "films" / "single").glob("*.mp4"))
-    for first in range(0, len(paths), 32):
-        part = paths[first : first + 32]
-        films, keys = [read_film(path) for path in part], [path.stem for path in part]
-        sounds = sounds_for(model, films, captions=[""] * len(part), keys=keys)
-        for path, film, audio in zip(part, films, sounds, strict=True):
-            write_video(folder / path.name, film.video, fps=film.fps, audio=audio, audio_hz=model.audio_hz, crf=10)
+    items = json.loads((root / "films" / "single.json").read_text())
+    for first in range(0, len(items), 32):
+        part = items[first : first + 32]
+        keys, told = [item["key"] for item in part], [sound_caption(SceneSpec.from_dict(item["scene"])) for item in part]
+        films = [read_film(root / "films" / "single" / f"{key}.mp4") for key in keys]
+        sounds = sounds_for(model, films, captions=told, keys=keys)
+        for key, film, audio in zip(keys, films, sounds, strict=True):
+            write_video(folder / f"{key}.mp4", film.video, fps=film.fps, audio=audio, audio_hz=model.audio_hz, crf=10)
     figures = hearing_figures(model, num_clips=num_pairs, world={"height": 32, "width": 32, "fps": _FPS, "seed": seed})
     write_bytes(folder / "figures.json", json.dumps(figures, indent=1).encode())
 
