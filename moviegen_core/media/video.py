@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from moviegen_core.files import write_bytes
+from moviegen_core.media.sound import require_finite
 
 # ITU-T H.273: BT.709 primaries, transfer and matrix, what players assume where nothing is said.
 _BT709 = 1
@@ -92,12 +93,14 @@ def encode_video(
         name: what the video is called in errors.
 
     Raises:
-        ValueError: a shape or number that cannot be written.
+        ValueError: a shape or number that cannot be written; as a UsageError, sound that holds NaN or infinite values.
     """
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps={fps} was given for {name}; a video has a positive number of frames per second; give one such as 16")
     if (audio is None) != (audio_hz is None):
         raise ValueError(f"audio and its rate come together, for {name} one is missing; give both `audio` and `audio_hz`, or neither")
+    if audio is not None:
+        require_finite(audio, f"the sound of {name}")
     frames = _even(to_uint8(video))
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
@@ -191,4 +194,4 @@ def _channels(audio):
         raise ValueError(
             f"a waveform of shape {tuple(audio.shape)} was given; mono is (samples,) or (1, samples), stereo (2, samples); pass one sample"
         )
-    return np.clip(np.nan_to_num(waveform), -1.0, 1.0)
+    return np.clip(waveform, -1.0, 1.0)
