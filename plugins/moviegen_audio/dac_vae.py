@@ -24,6 +24,7 @@ from moviegen_audio.loss import (
 from moviegen_audio.metrics import SoundMetrics
 from moviegen_audio.spectral import LOG_FLOOR
 from moviegen_audio.streaming import ChunkedMap
+from moviegen_core.adversarial import TaughtByDiscriminator
 from moviegen_core.autoencoder import AudioAutoencoder
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
@@ -33,7 +34,7 @@ from moviegen_core.randomness import seed_step
 logger = logging.getLogger(__name__)
 
 
-class DacVae(AudioAutoencoder):
+class DacVae(TaughtByDiscriminator, AudioAutoencoder):
     """The DAC-VAE of Movie Gen Audio, 6.1.3: Descript Audio Codec with a Gaussian bottleneck in place of its quantiser.
 
     s samples encode to ceil(s / hop) latent frames, the hop being `patch_size` times the product of the strides, and decode to hop times
@@ -123,13 +124,9 @@ class DacVae(AudioAutoencoder):
         self.dac_checkpoint = dac_checkpoint
         self.factories = (optimizer, discriminator_optimizer or optimizer, lr_scheduler, discriminator)
         self.gradient_clip_norm, self.discriminator_clip_norm = gradient_clip_norm, discriminator_clip_norm
-        self.discriminator: nn.Module | None = None
         self.automatic_optimization = discriminator is None
         # Measures are kept out of the module tree, so that they are neither trained nor saved.
         self._helpers: dict[str, Any] = {}
-        # The discriminator serves training alone: it is saved beside the weights, so that those fit whoever only encodes and decodes.
-        self.register_state_dict_post_hook(_without_discriminator)
-        self.register_load_state_dict_post_hook(_forgive_discriminator)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew and forget the latents' statistics."""
@@ -188,12 +185,7 @@ class DacVae(AudioAutoencoder):
         """Build what only some stages need."""
         if stage == "fit" and self.factories[3] is not None and self.discriminator is None:
             self.discriminator = self.factories[3](self.audio_channels)
-            if self.trainer.precision == "16-mixed":
-                raise UsageError(
-                    "trainer.precision=16-mixed was given together with a discriminator",
-                    "its optimizers are stepped by hand, and gradients are not scaled for them",
-                    "set trainer.precision to bf16-mixed or 32-true",
-                )
+            self.refuse_fp16()
         if stage == "fit" and self.dac_checkpoint is not None:
             logger.info("%s", load_dac(self.network, self.dac_checkpoint).summary())
         if stage in ("fit", "validate", "test"):
@@ -312,16 +304,6 @@ class DacVae(AudioAutoencoder):
         kl.reset()
         return values
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the discriminator beside the weights."""
-        if self.discriminator is not None:
-            checkpoint["discriminator"] = self.discriminator.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the discriminator up again."""
-        if self.discriminator is not None and "discriminator" in checkpoint:
-            self.discriminator.load_state_dict(checkpoint["discriminator"])
-
     def _helper(self, name: str) -> Any:
         return self._helpers[name].to(self.device)
 
@@ -347,12 +329,3 @@ def _whole_frames(pieces: Iterable[Tensor], hop: int) -> Iterator[Tensor]:
 
 def _padded(audio: Tensor, hop: int) -> Tensor:
     return nn.functional.pad(audio, (0, -audio.shape[-1] % hop))
-
-
-def _without_discriminator(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}discriminator.")]:
-        del state[key]
-
-
-def _forgive_discriminator(module: nn.Module, incompatible: Any) -> None:
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if ".discriminator." not in f".{key}"]
