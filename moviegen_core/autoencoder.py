@@ -124,9 +124,9 @@ class AudioAutoencoder(Autoencoder):
         name = f"the batch of {len(batch)} samples (first '{batch.keys[0]}')"
         if batch.audio is None:
             raise UsageError(f"{name} holds no sound", "an autoencoder needs it", "point `data` at sounds, not cached latents")
-        if batch.audio_hz is not None and batch.audio_hz != self.sample_rate:
+        if batch.audio_hz != self.sample_rate:
             raise UsageError(
-                f"{name} holds sound of {batch.audio_hz} Hz",
+                f"{name} holds sound of {'an unknown rate' if batch.audio_hz is None else f'{batch.audio_hz} Hz'}",
                 f"this autoencoder was built for {self.sample_rate} Hz",
                 "set data's audio_hz or the model's sample_rate to the other",
             )

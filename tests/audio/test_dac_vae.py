@@ -218,6 +218,7 @@ def one_batch(**changes) -> DataLoader:
     [
         ({"audio": None}, "holds no sound; .* point `data` at sounds"),
         ({"audio_hz": 44100}, "holds sound of 44100 Hz; this autoencoder was built for 8000 Hz"),
+        ({"audio_hz": None}, "holds sound of an unknown rate; this autoencoder was built for 8000 Hz"),
         ({"audio": torch.zeros(1, 2, 100)}, r"\(1, 2, 100\); \(b, 1, s\) .* audio_channels"),
         ({"audio": torch.zeros(1, 1, 0)}, "at least one sample"),
         ({"audio": torch.full((1, 1, 100), float("nan"))}, "holds NaN or infinite samples"),
