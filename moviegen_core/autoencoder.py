@@ -136,8 +136,10 @@ class AudioAutoencoder(Autoencoder):
                 f"(b, {self.audio_channels}, s) with at least one sample is expected",
                 "set data's audio_channels or the model's to the other",
             )
-        if not bool(batch.audio.isfinite().all()):
-            raise UsageError(f"{name} holds NaN or infinite samples", "sounds are finite", "leave the broken files out")
+        finite = batch.audio.isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            broken = batch.keys[finite.index(False)]
+            raise UsageError(f"the sound {broken!r} holds NaN or infinite samples", "sounds are finite", "leave it out, or mend it")
         return batch.audio
 
     def encode(self, media: Float[Tensor, "b a s"], *, sample: bool = False) -> Float[Tensor, "b c t"]:

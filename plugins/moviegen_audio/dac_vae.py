@@ -122,7 +122,8 @@ class DacVae(TaughtByDiscriminator, AudioAutoencoder):
             log_floor=log_floor,
         )
         self.dac_checkpoint = dac_checkpoint
-        self.factories = (optimizer, discriminator_optimizer or optimizer, lr_scheduler, discriminator)
+        self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
+        self.lr_scheduler, self.discriminator_factory = lr_scheduler, discriminator
         self.gradient_clip_norm, self.discriminator_clip_norm = gradient_clip_norm, discriminator_clip_norm
         self.automatic_optimization = discriminator is None
         # Measures are kept out of the module tree, so that they are neither trained nor saved.
@@ -183,8 +184,8 @@ class DacVae(TaughtByDiscriminator, AudioAutoencoder):
 
     def setup(self, stage: str) -> None:
         """Build what only some stages need."""
-        if stage == "fit" and self.factories[3] is not None and self.discriminator is None:
-            self.discriminator = self.factories[3](self.audio_channels)
+        if stage == "fit" and self.discriminator_factory is not None and self.discriminator is None:
+            self.discriminator = self.discriminator_factory(self.audio_channels)
             self.refuse_fp16()
         if stage == "fit" and self.dac_checkpoint is not None:
             logger.info("%s", load_dac(self.network, self.dac_checkpoint).summary())
@@ -194,13 +195,12 @@ class DacVae(TaughtByDiscriminator, AudioAutoencoder):
 
     def configure_optimizers(self) -> Any:
         """The autoencoder's optimizer, the discriminator's where there is one, and their schedules."""
-        make, make_discriminator, make_schedule, _ = self.factories
-        optimizers = [make(list(self.network.parameters()))]
+        optimizers = [self.optimizer(list(self.network.parameters()))]
         if self.discriminator is not None:
-            optimizers.append(make_discriminator(list(self.discriminator.parameters())))
-        if make_schedule is None:
+            optimizers.append(self.discriminator_optimizer(list(self.discriminator.parameters())))
+        if self.lr_scheduler is None:
             return optimizers
-        schedules = [make_schedule(optimizer) for optimizer in optimizers]
+        schedules = [self.lr_scheduler(optimizer) for optimizer in optimizers]
         if isinstance(schedules[0], ReduceLROnPlateau):
             if not self.automatic_optimization:
                 raise UsageError(

@@ -221,7 +221,7 @@ def one_batch(**changes) -> DataLoader:
         ({"audio_hz": None}, "holds sound of an unknown rate; this autoencoder was built for 8000 Hz"),
         ({"audio": torch.zeros(1, 2, 100)}, r"\(1, 2, 100\); \(b, 1, s\) .* audio_channels"),
         ({"audio": torch.zeros(1, 1, 0)}, "at least one sample"),
-        ({"audio": torch.full((1, 1, 100), float("nan"))}, "holds NaN or infinite samples"),
+        ({"audio": torch.full((1, 1, 100), float("nan"))}, "the sound 'k' holds NaN or infinite samples"),
     ],
 )
 def test_batches_that_cannot_be_learnt_from_are_refused(changes, told, tmp_path):
