@@ -70,7 +70,7 @@ class DacVae(TaughtByDiscriminator, AudioAutoencoder):
             memory that of a chunk. None takes sounds whole.
 
     Raises:
-        UsageError: sizes that do not fit together.
+        UsageError: sizes that do not fit together; an optimizer for a discriminator that is not there.
     """
 
     def __init__(
@@ -99,6 +99,8 @@ class DacVae(TaughtByDiscriminator, AudioAutoencoder):
         discriminator_clip_norm: float | None = 10.0,
         chunk_frames: int | None = None,
     ) -> None:
+        if discriminator is None and discriminator_optimizer is not None:
+            raise UsageError("discriminator_optimizer was given", "there is no discriminator to train", "give `discriminator` too")
         hop_length = patch_size * math.prod(strides)
         super().__init__(latent_channels=latent_channels, sample_rate=sample_rate, hop_length=hop_length, audio_channels=audio_channels)
         self.network = CodecNetwork(

@@ -248,6 +248,8 @@ def test_settings_that_cannot_be_honoured_are_refused(tmp_path):
         run.fit(vae, batches(1))
     with pytest.raises(UsageError, match="chunk_frames=0"):
         model(chunk_frames=0)
+    with pytest.raises(UsageError, match="there is no discriminator to train"):
+        model(discriminator_optimizer=torch.optim.AdamW)
     with pytest.raises(UsageError, match="there is no file"):
         trainer(tmp_path, 1).fit(model(dac_checkpoint="absent"), batches(1))
 
