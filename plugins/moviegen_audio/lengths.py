@@ -1,5 +1,6 @@
 """How long a sound shall be, by what is known of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from moviegen_core.batch import MediaBatch
@@ -7,8 +8,8 @@ from moviegen_core.errors import UsageError
 
 
 def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]:
-    """Samples of every sound to generate: as long as what is filled in, the video, the visual features, the sound itself, or as the
-    metadata say.
+    """Samples of every sound to generate: as long as what is filled in, the video, the visual features, the sound itself, the sound that
+    cached latents came from, or as the metadata say.
 
     Args:
         batch: what the sounds are for.
@@ -25,7 +26,8 @@ def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]
         durations = [batch.audio.shape[2] / batch.audio_hz] * len(batch)
     else:
         metadata = batch.metadata or [{}] * len(batch)
-        durations = [float(told.get("duration_s") or duration_s) for told in metadata]
+        durations = [_encoded(told) if batch.latents is not None else told.get("duration_s") for told in metadata]
+        durations = [float(seconds or duration_s) for seconds in durations]
     return [num_samples_of(seconds, audio_hz) for seconds in durations]
 
 
@@ -40,6 +42,12 @@ def num_samples_of(duration_s: float, audio_hz: int) -> int:
     return max(1, round(duration_s * audio_hz))
 
 
+def _encoded(metadata: Mapping[str, Any]) -> float | None:
+    """Seconds of the sound that a cached latent came from; the `duration_s` beside it is that of its whole file."""
+    clip = metadata.get("encoded") or {}
+    return clip["samples"] / clip["audio_hz"] if clip.get("samples") and clip.get("audio_hz") else None
+
+
 def _seconds(num_frames: int, fps: float) -> float:
     if not 0.0 < fps < float("inf"):
         raise UsageError(f"a video of {fps:g} frames per second was given", "its sound lasts as long as it does", "give its frame rate")
@@ -47,17 +55,13 @@ def _seconds(num_frames: int, fps: float) -> float:
 
 
 def durations_of(data: Any) -> list[float]:
-    """Seconds of the sounds that a data module trains on, by its `duration_s`, or its frames and their rate, or those of its buckets;
-    none where it does not say.
+    """Seconds of the sounds that a data module trains on: its `durations`, or the frames of its clips over their rate; none where it does
+    not say, as with cached latents of any length.
     """
-    if getattr(data, "latents", False) and not getattr(data, "bucketed", False):
+    if getattr(data, "latents", False):
         return []
-    found = []
-    for bucket in getattr(data, "buckets", None) or [data]:
-        duration_s = getattr(bucket, "duration_s", None)
-        num_frames, fps = (getattr(bucket, name, None) or getattr(data, name, None) for name in ("num_frames", "fps"))
-        if duration_s is not None:
-            found += [float(seconds) for seconds in (duration_s if isinstance(duration_s, (list, tuple)) else [duration_s])]
-        elif num_frames and fps:
-            found.append(num_frames / float(fps))
-    return found
+    if durations := getattr(data, "durations", None):
+        return [float(seconds) for seconds in durations]
+    clips = getattr(data, "buckets", None) or [data]
+    sizes = [[getattr(clip, name, None) or getattr(data, name, None) for name in ("num_frames", "fps")] for clip in clips]
+    return [num_frames / float(fps) for num_frames, fps in sizes if num_frames and fps]
