@@ -99,8 +99,6 @@ def encode_video(
         raise ValueError(f"fps={fps} was given for {name}; a video has a positive number of frames per second; give one such as 16")
     if (audio is None) != (audio_hz is None):
         raise ValueError(f"audio and its rate come together, for {name} one is missing; give both `audio` and `audio_hz`, or neither")
-    if audio is not None:
-        require_finite(audio, f"the sound of {name}")
     frames = _even(to_uint8(video))
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
@@ -109,7 +107,7 @@ def encode_video(
         sound = (
             None
             if audio is None
-            else _Sound(container, _lengthened(_channels(audio), len(frames) / rate * audio_hz), audio_hz, audio_codec)
+            else _Sound(container, _lengthened(_channels(audio, name), len(frames) / rate * audio_hz), audio_hz, audio_codec)
         )
         reformatter = VideoReformatter()  # one for all frames: setting it up costs more than using it
         for index, pixels in enumerate(frames):
@@ -187,7 +185,8 @@ def _lengthened(waveform, num_samples):
     return np.pad(waveform, ((0, 0), (0, missing))) if missing > 0 else waveform
 
 
-def _channels(audio):
+def _channels(audio, name="a film"):
+    require_finite(audio, f"the sound of {name}")
     waveform = audio.detach().float().cpu().numpy()
     waveform = waveform[None] if waveform.ndim == 1 else waveform
     if waveform.ndim != 2 or waveform.shape[0] not in (1, 2) or not waveform.shape[1]:

@@ -1,6 +1,5 @@
 """How long a sound shall be, by what is known of it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from moviegen_core.batch import MediaBatch
@@ -8,8 +7,8 @@ from moviegen_core.errors import UsageError
 
 
 def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]:
-    """Samples of every sound to generate: as long as what is filled in, the video, the visual features, the sound itself, the sound that
-    cached latents came from, or as the metadata say.
+    """Samples of every sound to generate: as long as what is filled in, the video, the visual features, the sound itself, or as the
+    metadata say.
 
     Args:
         batch: what the sounds are for.
@@ -26,8 +25,7 @@ def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]
         durations = [batch.audio.shape[2] / batch.audio_hz] * len(batch)
     else:
         metadata = batch.metadata or [{}] * len(batch)
-        durations = [_encoded(told) if batch.latents is not None else told.get("duration_s") for told in metadata]
-        durations = [float(seconds or duration_s) for seconds in durations]
+        durations = [float(told.get("duration_s") or duration_s) for told in metadata]
     return [num_samples_of(seconds, audio_hz) for seconds in durations]
 
 
@@ -40,12 +38,6 @@ def num_samples_of(duration_s: float, audio_hz: int) -> int:
     if not 0.0 < duration_s < float("inf"):
         raise UsageError(f"a duration of {duration_s:g} s was given", "a sound lasts some time", "give seconds above 0")
     return max(1, round(duration_s * audio_hz))
-
-
-def _encoded(metadata: Mapping[str, Any]) -> float | None:
-    """Seconds of the sound that a cached latent came from; the `duration_s` beside it is that of its whole file."""
-    clip = metadata.get("encoded") or {}
-    return clip["samples"] / clip["audio_hz"] if clip.get("samples") and clip.get("audio_hz") else None
 
 
 def _seconds(num_frames: int, fps: float) -> float:

@@ -1,11 +1,10 @@
-"""How long sounds shall be: by the batch when they are generated, by the data module when a training is planned."""
+"""How long sounds are, by the data modules themselves."""
 
 import pytest
 import torch
 
 from moviegen_audio import SyntheticSounds
-from moviegen_audio.lengths import durations_of, lengths_of
-from moviegen_core.batch import MediaBatch
+from moviegen_audio.lengths import durations_of
 from moviegen_core.media.sound import wav_bytes
 from moviegen_data.audio_data import AudioData
 from moviegen_data.datamodule import ShardData
@@ -31,11 +30,3 @@ def test_every_data_module_says_how_long_its_sounds_are(shards):
     assert durations_of(SyntheticSounds(duration_s=0.5)) == [0.5]
     assert durations_of(ToyWorldData(num_frames=16, fps=8.0, audio_hz=8000)) == [2.0]
     assert durations_of(ShardData(urls=shards, num_frames=12, height=8, width=8, fps=24.0)) == [0.5]
-
-
-def test_beside_cached_latents_the_length_is_that_of_the_chunk_and_not_of_its_file():
-    told = {"duration_s": 100.0, "encoded": {"samples": 16000, "audio_hz": 8000}}
-    batch = MediaBatch(captions=["a", "b"], keys=["a", "b"], latents=torch.zeros(2, 4, 50), metadata=[told, {"duration_s": 100.0}])
-    assert lengths_of(batch, 16000, 7.0) == [32000, 112000]
-    batch.latents = None
-    assert lengths_of(batch, 16000, 7.0) == [1600000, 1600000]
