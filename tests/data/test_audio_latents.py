@@ -58,6 +58,23 @@ def test_latents_beside_their_features(sound_shards, tmp_path):
     assert plain.latents.ndim == 3
 
 
+class Lengthening(Averaging):
+    """Generates sounds of two seconds, whatever it is given."""
+
+    def predict_step(self, batch, batch_idx):
+        made = {"latents": torch.zeros(len(batch), 2, 20), "audio": torch.zeros(len(batch), 1, 2 * HZ), "audio_hz": HZ}
+        return {"keys": batch.keys, "captions": batch.captions, "metadata": batch.metadata, **made}
+
+
+def test_beside_generated_latents_the_length_is_that_of_what_was_generated(sound_shards, tmp_path):
+    writer = LatentShardWriter(output=str(tmp_path / "cache"))
+    trainer = Trainer(accelerator="cpu", callbacks=[writer], logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.predict(Lengthening(), data(sound_shards(seconds=(1.0,) * 2)), return_predictions=False)
+    assert ShardReader(str(tmp_path / "cache"))[0].metadata["encoded"] == {"audio_hz": HZ, "samples": 2 * HZ}
+
+
 def test_weights_of_cached_latents_count_batches(tmp_path):
     for name, length in (("ten", 4), ("thirty", 12)):
         with ShardWriter(tmp_path / name) as writer:
