@@ -124,9 +124,9 @@ class AudioAutoencoder(Autoencoder):
         name = f"the batch of {len(batch)} samples (first '{batch.keys[0]}')"
         if batch.audio is None:
             raise UsageError(f"{name} holds no sound", "an autoencoder needs it", "point `data` at sounds, not cached latents")
-        if batch.audio_hz is not None and batch.audio_hz != self.sample_rate:
+        if batch.audio_hz != self.sample_rate:
             raise UsageError(
-                f"{name} holds sound of {batch.audio_hz} Hz",
+                f"{name} holds sound of {'an unknown rate' if batch.audio_hz is None else f'{batch.audio_hz} Hz'}",
                 f"this autoencoder was built for {self.sample_rate} Hz",
                 "set data's audio_hz or the model's sample_rate to the other",
             )
@@ -136,8 +136,10 @@ class AudioAutoencoder(Autoencoder):
                 f"(b, {self.audio_channels}, s) with at least one sample is expected",
                 "set data's audio_channels or the model's to the other",
             )
-        if not bool(batch.audio.isfinite().all()):
-            raise UsageError(f"{name} holds NaN or infinite samples", "sounds are finite", "leave the broken files out")
+        finite = batch.audio.isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            broken = batch.keys[finite.index(False)]
+            raise UsageError(f"the sound {broken!r} holds NaN or infinite samples", "sounds are finite", "leave it out, or mend it")
         return batch.audio
 
     def encode(self, media: Float[Tensor, "b a s"], *, sample: bool = False) -> Float[Tensor, "b c t"]:

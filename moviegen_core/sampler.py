@@ -56,7 +56,8 @@ class GuidedSampler(Sampler):
 
     Args:
         steps: number of solver steps.
-        guidance_scale: weight of the conditional over the unconditional velocity; 1 turns guidance off (and halves the cost).
+        guidance_scale: s in v_null + s·(v − v_null), so that s − 1 is the weight on the unconditional velocity; 1 turns guidance off (and
+            halves the cost).
         guidance_schedule: how the weight changes along the flow, with `guidance_scale` as its mean; constant unless given.
         batched_guidance: evaluate both in one pass of twice the batch; turn off where memory is short.
         schedule: discrete times; the linear-quadratic schedule of the paper unless given.

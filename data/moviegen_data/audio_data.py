@@ -1,6 +1,7 @@
 """Sounds from shards as a data module, alone or with the frames of the very same span (6.1.6, 6.2)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class AudioData(ShardData):
         audio_hz: samples per second; sounds are resampled to it.
         audio_channels: 1 mono, 2 stereo; sounds are mixed to it.
         video: give `video` (b, 3, t, h, w) of the same span too, at `fps`.
-        fps: frames, or visual features, per second; t is duration · fps. null, for features only, takes each file's own.
+        fps: frames, or visual features, per second; t is duration · fps. Of features cached at another rate the nearest are taken.
         height: rows of the frames in pixels.
         width: columns of the frames in pixels.
         visual_features: give cached features (`KEY.visual.safetensors`) of the same span as `extras["visual_features"]` (b, f, e) and
@@ -76,7 +77,7 @@ class AudioData(ShardData):
         audio_hz: int = 48000,
         audio_channels: int = 1,
         video: bool = False,
-        fps: float | None = 25.0,
+        fps: float = 25.0,
         height: int = 224,
         width: int = 224,
         visual_features: bool = False,
@@ -110,14 +111,14 @@ class AudioData(ShardData):
         self.durations = list(durations or [10.0])
         check_durations(self.durations, duration_weights, batch_sizes)
         _check_shares(min_share=min_share, max_silence=max_silence)
-        if video and fps is None:
-            raise UsageError("video: true was given without fps", "frames of a batch have one rate", "give e.g. fps: 25")
+        if not 0.0 < fps < float("inf"):
+            raise UsageError(f"fps={fps} was given", "there are more than 0 frames or features a second", "give e.g. fps: 25")
         if normalize == "none" and target_db is not None:
             raise UsageError(f"target_db={target_db} was given", "nothing is normalised to it", "give `normalize: peak` or `loudness`")
         if target_db is not None and not target_db <= 0:
             raise UsageError(f"target_db={target_db} was given", "full scale is 0 dB", "give a level of 0 or below, e.g. -23")
         self.duration_weights, self.batch_sizes, self.min_share = duration_weights, batch_sizes, min_share
-        self.picture = {"fps": fps, "height": height if video else 1, "width": width if video else 1}
+        self.picture: dict[str, Any] = {"fps": fps, "height": height if video else 1, "width": width if video else 1}
         self.decoding = {
             "audio_hz": audio_hz,
             "audio_channels": audio_channels,
@@ -175,7 +176,7 @@ class AudioData(ShardData):
     def _bucket(self, number: int, with_picture: bool) -> AudioBucket:
         duration_s, fps = self.durations[number], self.picture["fps"]
         return AudioBucket(
-            num_frames=max(1, round(duration_s * fps)) if with_picture and fps else 1,
+            num_frames=max(1, round(duration_s * fps)) if with_picture else 1,
             height=self.picture["height"],
             width=self.picture["width"],
             fps=fps,

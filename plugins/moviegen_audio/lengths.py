@@ -47,17 +47,13 @@ def _seconds(num_frames: int, fps: float) -> float:
 
 
 def durations_of(data: Any) -> list[float]:
-    """Seconds of the sounds that a data module trains on, by its `duration_s`, or its frames and their rate, or those of its buckets;
-    none where it does not say.
+    """Seconds of the sounds that a data module trains on: its `durations`, or the frames of its clips over their rate; none where it does
+    not say, as with cached latents of any length.
     """
-    if getattr(data, "latents", False) and not getattr(data, "bucketed", False):
+    if getattr(data, "latents", False):
         return []
-    found = []
-    for bucket in getattr(data, "buckets", None) or [data]:
-        duration_s = getattr(bucket, "duration_s", None)
-        num_frames, fps = (getattr(bucket, name, None) or getattr(data, name, None) for name in ("num_frames", "fps"))
-        if duration_s is not None:
-            found += [float(seconds) for seconds in (duration_s if isinstance(duration_s, (list, tuple)) else [duration_s])]
-        elif num_frames and fps:
-            found.append(num_frames / float(fps))
-    return found
+    if durations := getattr(data, "durations", None):
+        return [float(seconds) for seconds in durations]
+    clips = getattr(data, "buckets", None) or [data]
+    sizes = [[getattr(clip, name, None) or getattr(data, name, None) for name in ("num_frames", "fps")] for clip in clips]
+    return [num_frames / float(fps) for num_frames, fps in sizes if num_frames and fps]

@@ -1,7 +1,7 @@
 """How well sounds go with texts or videos: the cosine of contrastive embeddings, for filtering, metrics and the choice among candidates."""
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moviegen_audio.scorer import Scorer
 from moviegen_audio.tagging import windows
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
 from moviegen_text.pretrained import Dtype, FrozenEncoder, load_encoder, load_pretrained
 
 
-class SimilarityScorer(ABC):
+class SimilarityScorer(Scorer):
     """Likeness of sounds to what they are made for: captions, or videos, of the same batch."""
 
     @abstractmethod
@@ -29,7 +30,7 @@ class SimilarityScorer(ABC):
 
     @torch.no_grad()
     def score(self, audio: Float[Tensor, "b a s"], audio_hz: int, batch: MediaBatch) -> Float[Tensor, " b"]:
-        """Cosine of each sound's embedding and that of its sample in the batch, -1 to 1; larger is likelier."""
+        """Cosine of each sound's embedding and that of its sample in the batch, -1 to 1."""
         if len(audio) != len(batch):
             raise ValueError(f"{len(audio)} sounds were given with a batch of {len(batch)} samples; give one sound for each")
         sounds = self.embed_audio(audio, audio_hz).float()

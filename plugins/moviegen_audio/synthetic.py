@@ -63,7 +63,7 @@ class SyntheticSounds(LightningDataModule):
         if not kinds or set(kinds) - set(KINDS):
             raise UsageError(f"kinds={list(kinds)} was given", f"known are {', '.join(KINDS)}", "give one or more of them")
         self.counts = {"train": num_train, "val": num_val, "predict": num_predict}
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.batch_size, self.num_workers, self.durations = batch_size, num_workers, [duration_s]
         self.drawing: dict[str, Any] = {
             "num_samples": round(duration_s * audio_hz),
             "audio_hz": audio_hz,

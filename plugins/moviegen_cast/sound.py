@@ -64,7 +64,7 @@ def read_film(path: str | Path) -> Any:
 
 
 def load_model(checkpoint: str | Path, *, seed: int, steps: int, guidance_scale: float) -> Any:
-    """A video-to-audio model with the sampler of 6.1.6, which goes on by MultiDiffusion where a film is longer than its positions.
+    """A video-to-audio model with the midpoint solver of 6.1.6, and MultiDiffusion where a film is longer than its positions.
 
     Raises:
         UsageError: the checkpoint is of another kind of model.

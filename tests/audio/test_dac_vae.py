@@ -218,9 +218,10 @@ def one_batch(**changes) -> DataLoader:
     [
         ({"audio": None}, "holds no sound; .* point `data` at sounds"),
         ({"audio_hz": 44100}, "holds sound of 44100 Hz; this autoencoder was built for 8000 Hz"),
+        ({"audio_hz": None}, "holds sound of an unknown rate; this autoencoder was built for 8000 Hz"),
         ({"audio": torch.zeros(1, 2, 100)}, r"\(1, 2, 100\); \(b, 1, s\) .* audio_channels"),
         ({"audio": torch.zeros(1, 1, 0)}, "at least one sample"),
-        ({"audio": torch.full((1, 1, 100), float("nan"))}, "holds NaN or infinite samples"),
+        ({"audio": torch.full((1, 1, 100), float("nan"))}, "the sound 'k' holds NaN or infinite samples"),
     ],
 )
 def test_batches_that_cannot_be_learnt_from_are_refused(changes, told, tmp_path):
@@ -247,6 +248,8 @@ def test_settings_that_cannot_be_honoured_are_refused(tmp_path):
         run.fit(vae, batches(1))
     with pytest.raises(UsageError, match="chunk_frames=0"):
         model(chunk_frames=0)
+    with pytest.raises(UsageError, match="there is no discriminator to train"):
+        model(discriminator_optimizer=torch.optim.AdamW)
     with pytest.raises(UsageError, match="there is no file"):
         trainer(tmp_path, 1).fit(model(dac_checkpoint="absent"), batches(1))
 

@@ -394,11 +394,8 @@ def test_sizes_for_the_planner(model):
     autoencoder = MeansAutoencoder()
     assert model.sample_shape(autoencoder) == (4, 13)
     for data, shapes in (
-        (SimpleNamespace(duration_s=2.0), [(4, 50)]),
-        (SimpleNamespace(duration_s=[1.0, 2.0]), [(4, 25), (4, 50)]),
+        (SimpleNamespace(durations=[1.0, 2.0]), [(4, 25), (4, 50)]),
         (SimpleNamespace(num_frames=16, fps=8.0), [(4, 50)]),
-        (SimpleNamespace(buckets=[SimpleNamespace(num_frames=8), SimpleNamespace(duration_s=3)], fps=8.0), [(4, 25), (4, 75)]),
-        (SimpleNamespace(duration_s=2.0, latents=True), []),
         (SimpleNamespace(), []),
     ):
         assert model.training_shapes(autoencoder, data) == shapes
@@ -415,15 +412,15 @@ def test_a_training_that_cannot_fit_is_refused_by_the_datas_durations(monkeypatc
     def run(**data):
         return SimpleNamespace(**told, accumulate_grad_batches=1, datamodule=SimpleNamespace(batch_size=4, **data))
 
-    check_run(model, run(duration_s=1.0))
+    check_run(model, run(durations=[1.0]))
     seen = []
     with monkeypatch.context() as patch:
         patch.setattr("moviegen_core.parallel.planner.checking.check_memory", lambda *_, **told: seen.append(told["latent_shape"]))
-        check_run(model, run(buckets=[SimpleNamespace(duration_s=30.0), SimpleNamespace(duration_s=0.1)]))
+        check_run(model, run(durations=[30.0, 0.1]))
     assert seen == [(4, 750)]
     monkeypatch.setattr("moviegen_core.parallel.planner.checking._memory_of", lambda device: 1000)
     with pytest.raises(UsageError, match="micro-batch 4"):
-        check_run(model, run(duration_s=1.0))
+        check_run(model, run(durations=[1.0]))
     with pytest.warns(UserWarning, match="may run out"):
         check_run(model, run())
 
