@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,19 @@ def interleave(
 def ratio(seconds: list[float], to: list[float]) -> float:
     """Median over rounds of one case's seconds over another's of the same round."""
     return statistics.median(a / b for a, b in zip(seconds, to, strict=True))
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """Most memory that tensors take on top of what there was before, while something runs on the CPU."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiled.export_chrome_trace(str(trace))
+        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("name") == "[memory]"]
+    events = [event["args"] for event in sorted(events, key=lambda event: event["ts"])]
+    totals = [event["Total Allocated"] for event in events]
+    return max(totals) - (totals[0] - events[0]["Bytes"]) if totals else 0
 
 
 def compare(seconds: Mapping[str, list[float]], flops: Mapping[str, int]) -> dict[str, dict[str, float]]:
