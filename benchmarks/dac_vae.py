@@ -56,7 +56,7 @@ class Subject:
         latent_rate: latent frames per second.
         encode: encodes the sound.
         decode: decodes its latents.
-        modules: encoder and decoder.
+        modules: encoder and decoder; None for those that are not trained.
         audio: the sound.
     """
 
@@ -65,7 +65,7 @@ class Subject:
     latent_rate: float
     encode: Callable[[], Tensor]
     decode: Callable[[], Tensor]
-    modules: tuple[torch.nn.Module, torch.nn.Module]
+    modules: tuple[torch.nn.Module, torch.nn.Module] | None
     audio: Tensor
 
     @torch.enable_grad()
@@ -91,8 +91,8 @@ def ours(seconds: float, rate: int, *, folded: bool = False, **sizes) -> tuple[S
         fold_weight_norm(network)
         assert (network.decode(latent) - expected).abs().max() < 1e-5, "folded it computes something else"
     encode, decode = lambda: network.encode(audio), lambda: network.decode(latent)
-    parameters = count_parameters(network)
-    return Subject(audio.shape[2] / rate, parameters, rate / hop, encode, decode, (network.encoder, network.decoder), audio), network
+    modules = None if folded else (network.encoder, network.decoder)
+    return Subject(audio.shape[2] / rate, count_parameters(network), rate / hop, encode, decode, modules, audio), network
 
 
 def dac(seconds: float, rate: int, network: CodecNetwork, sizes: dict) -> Subject:
@@ -125,16 +125,16 @@ def encodec(seconds: float) -> Subject:
     return Subject(audio.shape[2] / 24000, parameters, 75.0, encode, decode, (model.encoder, model.decoder), audio)
 
 
-def oobleck(seconds: float) -> Subject:
+def oobleck(seconds: float, narrower: int) -> Subject:
     """diffusers' AutoencoderOobleck at its defaults, those of stable-audio-open: 44.1 kHz, stereo, about 21 frames per second."""
     from diffusers import AutoencoderOobleck
 
-    model = AutoencoderOobleck().eval()
+    width = 128 // narrower  # the encoder gives means and deviations, so twice the latent's channels
+    model = AutoencoderOobleck(encoder_hidden_size=width, decoder_channels=width, decoder_input_channels=width // 2).eval()
     audio = torch.rand(1, 2, round(seconds * 44100) // model.hop_length * model.hop_length) * 2 - 1
     latent = model.encode(audio).latent_dist.mean
     encode, decode = lambda: model.encode(audio).latent_dist.mean, lambda: model.decode(latent).sample
-    rate, modules = 44100 / model.hop_length, (model.encoder, model.decoder)
-    return Subject(audio.shape[2] / 44100, count_parameters(model), rate, encode, decode, modules, audio)
+    return Subject(audio.shape[2] / 44100, count_parameters(model), 44100 / model.hop_length, encode, decode, None, audio)
 
 
 def subjects(seconds: float, *, narrower: int = 1) -> dict[str, Subject]:
@@ -148,8 +148,8 @@ def subjects(seconds: float, *, narrower: int = 1) -> dict[str, Subject]:
         made[f"ours at {name}"] = subject
         made[f"DacModel at {name}"] = dac(seconds, 44100, network, sizes)
     made["EncodecModel"] = encodec(seconds)
-    if narrower == 1 and importlib.util.find_spec("diffusers"):
-        made["AutoencoderOobleck"] = oobleck(seconds / 2)
+    if importlib.util.find_spec("diffusers"):
+        made["AutoencoderOobleck"] = oobleck(seconds / 2, narrower)
     return made
 
 
@@ -160,8 +160,8 @@ def thin(sizes: dict[str, Any], narrower: int) -> dict[str, Any]:
 
 def measure(cases: dict[str, Subject], direction: str, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Seconds of sound per second of those that are measured in a direction."""
-    trainable = [name for name, case in cases.items() if case.parameters < LARGEST_TRAINED and not name.endswith("folded")]
-    chosen = {name: case for name, case in cases.items() if direction != "train" or name in trainable}
+    trainable = [name for name, case in cases.items() if case.modules and case.parameters < LARGEST_TRAINED]
+    chosen = {name: cases[name] for name in (trainable if direction == "train" else cases)}
     seconds = interleave({name: getattr(case, direction) for name, case in chosen.items()}, rounds, clock)
     return {name: round(case.seconds / statistics.median(seconds[name]), 3) for name, case in chosen.items()}
 
@@ -194,7 +194,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds")
     parser.add_argument("--seconds", type=float, default=3.0, help="duration of the sounds")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time over threads, for a busy machine")
-    parser.add_argument("--dry-run", action="store_true", help="narrow codecs, without Oobleck; the figures mean nothing")
+    parser.add_argument("--dry-run", action="store_true", help="narrow codecs; the figures mean nothing")
     parser.add_argument("--output", type=Path, default=RESULTS / "dac_vae.json", help="where results go")
     arguments = parser.parse_args(args)
     keep_freed_memory()
