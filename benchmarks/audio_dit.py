@@ -6,9 +6,9 @@
 Two sizes, 10 s and 30 s of sound at 25 latent frames a second, 128 text tokens, forward pass and training step, fp32 and bf16, one thread
 and two. One process, random weights, every subject timed once per round in turn, medians over rounds; ratios travel between machines, times
 do not. "roof" is our matrix products and attention calls alone. At each size subjects have equal depth and width, so `to_ours` is time at
-equal sizes, `to_ours_per_flop` time per floating-point operation; above 1 is slower than ours. To keep it short an eighth to a quarter of
+equal sizes, `to_ours_per_flop` time per floating-point operation; above 1 is slower than ours. To keep it short a twelfth or a quarter of
 the layers runs (layers are alike; what all layers share, which is ours' modulation above all, then weighs more than in the whole), and
-"whole" is one forward pass of all layers.
+"whole" is a forward pass of all layers.
 
 - stable-audio-open: 24 layers of 1536, the defaults of `StableAudioDiTModel`. It has rotary positions and half as many heads for keys and
   values in cross-attention, and one token more for the time, in place of our modulation of every layer, tables of positions, and doors for
@@ -80,7 +80,7 @@ class Size:
         return self.width // HEAD
 
 
-SIZES = {"stable-audio-open": Size("stable", 24, 3, 1536), "MMAudio small": Size("joint", 12, 3, 768)}
+SIZES = {"stable-audio-open": Size("stable", 24, 2, 1536), "MMAudio small": Size("joint", 12, 3, 768)}
 TINY = {"stable-audio-open": Size("stable", 2, 1, 128), "MMAudio small": Size("joint", 3, 3, 128)}
 
 
@@ -182,34 +182,33 @@ def joint(size: Size, latent: Tensor, text: Tensor) -> Subject:
 
 def measure(size: Size, num_seconds: int, options: argparse.Namespace, clock: Callable[[], float]) -> dict[str, Any]:
     """All settings of a part of a size at one length: for each subject milliseconds, and ratios to the roof and to ours."""
-    part, found = replace(size, num_layers=size.timed_layers), {}
-    for precision in (torch.float32, torch.bfloat16):
-        made = references(part, num_seconds * LATENT_HZ, precision) | subjects(part, num_seconds * LATENT_HZ, precision)
-        flops = {name: count_flops(call) for name, (_, call) in made.items()}
-        found["gflop_forward"] = {name: round(count / 1e9, 2) for name, count in flops.items()}
-        for number, threads in enumerate(options.threads):
+    part, num_tokens, flops = replace(size, num_layers=size.timed_layers), num_seconds * LATENT_HZ, {}
+    found: dict[str, Any] = {}
+    for precision in NAMES:
+        made = references(part, num_tokens, precision) | subjects(part, num_tokens, precision)
+        flops = flops or {name: count_flops(call) for name, (_, call) in made.items()}
+        for threads in options.threads:
             torch.set_num_threads(threads)
             for label, work in WORK.items():
-                seconds = interleave(
-                    {name: partial(work, *subject) for name, subject in made.items()}, options.rounds, clock, warm_up=number == 0
-                )
+                cases = {name: partial(work, *subject) for name, subject in made.items()}
+                seconds = interleave(cases, options.rounds, clock, warm_up=threads == options.threads[0])
                 key = f"{label} {NAMES[precision]}, {threads} threads"
                 found[key] = compare(seconds, flops)
                 tell(f"{num_seconds} s, {key}", found[key])
-    return found
+    return {"gflop_forward": {name: round(count / 1e9, 2) for name, count in flops.items()}, **found}
 
 
 def measure_whole(size: Size, num_seconds: int, options: argparse.Namespace, clock: Callable[[], float]) -> dict[str, Any]:
     """A forward pass of all layers with the most threads: what one step of a solver takes, without guidance."""
     torch.set_num_threads(max(options.threads))
-    found: dict[str, Any] = {}
-    for precision in (torch.float32, torch.bfloat16):
+    found, flops = {}, {}
+    for precision in NAMES:
         made = subjects(size, num_seconds * LATENT_HZ, precision)
+        flops = flops or {name: count_flops(call) for name, (_, call) in made.items()}
         found["parameters"] = {name: count_parameters(module) for name, (module, _) in made.items()}
-        flops = {name: count_flops(call) for name, (_, call) in made.items()}
-        seconds = interleave({name: partial(forward_once, *subject) for name, subject in made.items()}, options.rounds, clock)
+        cases = {name: partial(forward_once, *subject) for name, subject in made.items()}
         key = f"forward {NAMES[precision]}, {max(options.threads)} threads"
-        found[key] = compare(seconds, flops)
+        found[key] = compare(interleave(cases, min(options.rounds, 2), clock), flops)
         tell(f"whole, {num_seconds} s, {key}", found[key])
     return found
 
