@@ -172,13 +172,16 @@ def ratios(report: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     pairs += [("paper, folded", "paper"), ("toy", "EncodecModel"), ("paper", "EncodecModel")]
     found = {f"{one} / {other}": quotient(report[one]["real_time_factor"], report[other]["real_time_factor"]) for one, other in pairs}
     if "AutoencoderOobleck" in report:
-        rates = [
-            {key: factor * report[name]["gflop_per_second"][key.split()[0]] for key, factor in report[name]["real_time_factor"].items()}
-            for name in ("paper", "AutoencoderOobleck")
-        ]
-        found["paper / AutoencoderOobleck"] = quotient(*(report[name]["real_time_factor"] for name in ("paper", "AutoencoderOobleck")))
-        found["paper / AutoencoderOobleck, per FLOP"] = quotient(*rates)
+        pair = report["paper"], report["AutoencoderOobleck"]
+        found["paper / AutoencoderOobleck"] = quotient(*(each["real_time_factor"] for each in pair))
+        found["paper / AutoencoderOobleck, per FLOP"] = quotient(*(flop_rate(each) for each in pair))
     return found
+
+
+def flop_rate(entry: dict[str, Any]) -> dict[str, float]:
+    """Floating-point operations of encoding and decoding per second, in GFLOP."""
+    work = entry["gflop_per_second"]
+    return {key: factor * work[key.split()[0]] for key, factor in entry["real_time_factor"].items() if key.split()[0] in work}
 
 
 def quotient(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
