@@ -5,6 +5,8 @@ from typing import Any
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
 
+LONGEST_S = 86400.0  # so that a slip of the pen asks for no memory that no machine has
+
 
 def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]:
     """Samples of every sound to generate: as long as what is filled in, the video, the visual features, the sound itself, or as the
@@ -24,8 +26,7 @@ def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]
     elif batch.audio is not None and batch.audio_hz is not None:
         durations = [batch.audio.shape[2] / batch.audio_hz] * len(batch)
     else:
-        metadata = batch.metadata or [{}] * len(batch)
-        durations = [float(told.get("duration_s") or duration_s) for told in metadata]
+        durations = [_told(metadata.get("duration_s"), duration_s) for metadata in batch.metadata or [{}] * len(batch)]
     return [num_samples_of(seconds, audio_hz) for seconds in durations]
 
 
@@ -33,11 +34,24 @@ def num_samples_of(duration_s: float, audio_hz: int) -> int:
     """Samples of a sound, at least one.
 
     Raises:
-        UsageError: the duration is not above 0, or no number.
+        UsageError: the duration is not above 0, more than a day, or no number.
     """
-    if not 0.0 < duration_s < float("inf"):
-        raise UsageError(f"a duration of {duration_s:g} s was given", "a sound lasts some time", "give seconds above 0")
+    if not 0.0 < duration_s <= LONGEST_S:
+        exists = "a sound lasts some time, and no longer than a day"
+        raise UsageError(f"a duration of {duration_s:g} s was given", exists, "give seconds above 0")
     return max(1, round(duration_s * audio_hz))
+
+
+def _told(wanted: Any, default_s: float) -> float:
+    """Seconds by a sample's metadata, which may be those of a file of prompts; the default where they say nothing."""
+    if wanted is None:
+        return default_s
+    try:
+        if not isinstance(wanted, bool):
+            return float(wanted)
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"duration_s={wanted!r} was given", "it is a number of seconds", "give e.g. 5, or leave it out for the model's own")
 
 
 def _seconds(num_frames: int, fps: float) -> float:

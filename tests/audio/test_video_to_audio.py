@@ -304,6 +304,26 @@ def test_durations_and_rates_that_are_none_are_refused(model, wrong):
         model.outfill(a_sound(), before_s=-1.0, after_s=2.0)
 
 
+@pytest.mark.parametrize("wrong", [0, -1, "0", "soon", [1], True, float("nan"), 1e12])
+def test_a_duration_in_the_metadata_is_honoured_or_refused(model, wrong):
+    with pytest.raises(UsageError, match="a duration of|it is a number of seconds"):
+        model.predict_step(a_batch(metadata=[{"duration_s": wrong}, {}]), 0)
+
+
+def test_a_duration_in_the_metadata_may_be_text_or_absent(model):
+    made = model.predict_step(a_batch(metadata=[{"duration_s": "0.3"}, {"duration_s": None}]), 0)
+    assert [sound.shape[1] for sound in made["audio"]] == [300, 500]
+
+
+@pytest.mark.parametrize("seconds", [1e12, 1e300])
+def test_a_sound_that_no_memory_holds_is_refused(seconds):
+    with pytest.raises(UsageError, match="longer than a day"):
+        make_model(duration_s=seconds)
+    model = make_model(duration_s=80000.0)
+    with pytest.raises(UsageError, match="2000000 latent frames"):
+        model.generate(["a dog"])
+
+
 def test_candidates_by_synchrony_need_a_video():
     model = make_model(num_candidates=2, scorer=OnsetSyncScorer())
     assert model.predict_step(a_batch(video=a_video(), fps=torch.tensor([10.0, 10.0])), 0)["scores"].shape == (2, 2)
