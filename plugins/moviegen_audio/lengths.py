@@ -1,5 +1,6 @@
 """How long a sound shall be, by what is known of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from moviegen_core.batch import MediaBatch
@@ -26,7 +27,10 @@ def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]
     elif batch.audio is not None and batch.audio_hz is not None:
         durations = [batch.audio.shape[2] / batch.audio_hz] * len(batch)
     else:
-        durations = [_told(metadata.get("duration_s"), duration_s) for metadata in batch.metadata or [{}] * len(batch)]
+        told = batch.metadata or [{}] * len(batch)
+        # Beside cached latents `duration_s` is that of the file which they are a chunk of.
+        own = [_encoded_s(metadata) if batch.latents is not None else metadata.get("duration_s") for metadata in told]
+        durations = [_told(seconds, duration_s) for seconds in own]
     return [num_samples_of(seconds, audio_hz) for seconds in durations]
 
 
@@ -40,6 +44,12 @@ def num_samples_of(duration_s: float, audio_hz: int) -> int:
         exists = "a sound lasts some time, and no longer than a day"
         raise UsageError(f"a duration of {duration_s:g} s was given", exists, "give seconds above 0")
     return max(1, round(duration_s * audio_hz))
+
+
+def _encoded_s(metadata: Mapping[str, Any]) -> float | None:
+    """Seconds of the sound that a cached latent was made of, as `LatentShardWriter` notes them."""
+    encoded = metadata.get("encoded") or {}
+    return encoded["samples"] / encoded["audio_hz"] if encoded.get("audio_hz") else None
 
 
 def _told(wanted: Any, default_s: float) -> float:
