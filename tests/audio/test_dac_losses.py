@@ -190,6 +190,9 @@ def test_opus_keeps_the_sound_aligned_and_near_its_bit_rate(channels):
     for broken in (torch.zeros(3, 100), torch.zeros(1, 0)):
         with pytest.raises(UsageError, match="given to Opus"):
             code_with_opus(broken)
+    for bit_rate in (0, -5, 10**9):
+        with pytest.raises(UsageError, match=f"bit_rate={bit_rate} was given"):
+            code_with_opus(torch.zeros(1, 100), bit_rate=bit_rate)
     with pytest.raises(UsageError, match="44100 Hz was given to Opus"):
         code_with_opus(torch.zeros(1, 100), sample_rate=44100)
 
