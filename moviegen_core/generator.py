@@ -244,7 +244,8 @@ class FlowModel(LightningModule):
         """The batch's latents: cached ones as they are, pixels through the autoencoder (a sample of its posterior in training).
 
         Raises:
-            ValueError: cached latents were made by another autoencoder than `autoencoder_checkpoint`; or there is nothing to encode.
+            UsageError: cached latents were made by an autoencoder of other weights than this model's.
+            ValueError: there is nothing to encode.
         """
         if batch.latents is not None:
             self._check_origin(batch)
@@ -257,7 +258,7 @@ class FlowModel(LightningModule):
 
     def _check_origin(self, batch: MediaBatch) -> None:
         """Refuse cached latents of another autoencoder, where both are known and compare in full precision."""
-        if self.autoencoder is None or self.autoencoder_checkpoint is None:
+        if self.autoencoder is None:
             return
         origins = [metadata.get("latent") or {} for metadata in batch.metadata or ()]
         encoders = {str(origin["encoder"]) for origin in origins if origin.get("encoder")}
@@ -266,10 +267,11 @@ class FlowModel(LightningModule):
         if self._encoder_checksum is None:
             self._encoder_checksum = self.autoencoder.checksum()
         if others := encoders - {self._encoder_checksum}:
-            raise ValueError(
-                f"the cached latents of {batch.keys[0]!r} come from the encoder {min(others)[:12]}; "
-                f"model.autoencoder_checkpoint {self.autoencoder_checkpoint} holds {self._encoder_checksum[:12]}; "
-                "cache the latents anew with it, or give the checkpoint they were made with"
+            own = f"model.autoencoder_checkpoint {self.autoencoder_checkpoint} holds"
+            raise UsageError(
+                f"the cached latents of {batch.keys[0]!r} come from the encoder {min(others)[:12]}",
+                f"{own if self.autoencoder_checkpoint else 'model.autoencoder has weights of its own,'} {self._encoder_checksum[:12]}",
+                "give `model.autoencoder_checkpoint` that they were made with, or cache the latents anew",
             )
 
     def condition(self, batch: MediaBatch, dropped: dict[str, Tensor] | None = None) -> Conditioning:

@@ -199,5 +199,9 @@ def test_cached_latents_of_another_autoencoder_are_refused(tmp_path):
 
     model.latents(batch(IdentityAutoencoder().checksum()))
     model.latents(batch(None))
-    with pytest.raises(ValueError, match=rf"'x' come from the encoder {other.checksum()[:12]}; .*tae.ckpt holds .*; cache the latents"):
+    with pytest.raises(ValueError, match=rf"'x' come from the encoder {other.checksum()[:12]}; .*tae.ckpt holds .*; give `model.auto"):
+        model.latents(batch(other.checksum()))
+    model = make_model()  # without a checkpoint the weights are its own, and decode nothing of another's
+    model.latents(batch(IdentityAutoencoder().checksum()))
+    with pytest.raises(UsageError, match="model.autoencoder has weights of its own"):
         model.latents(batch(other.checksum()))
