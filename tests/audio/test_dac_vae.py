@@ -258,6 +258,13 @@ def test_sizes_below_one_are_refused(name):
             model(**{name: wrong})
 
 
+@pytest.mark.parametrize("name", ["gradient_clip_norm", "discriminator_clip_norm"])
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, float("nan")])
+def test_norms_that_would_turn_gradients_round_are_refused(name, wrong):
+    with pytest.raises(UsageError, match=f"{name}={wrong} was given"):
+        model(**{name: wrong})
+
+
 @pytest.mark.parametrize("wrong", [{"duration_s": float("nan")}, {"duration_s": float("inf")}, {"batch_size": 0}, {"num_workers": -1}])
 def test_synthetic_sounds_that_cannot_be_drawn_are_refused(wrong):
     with pytest.raises(UsageError, match=f"{next(iter(wrong))}|sounds of"):
