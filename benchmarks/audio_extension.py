@@ -133,7 +133,9 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--num_sounds", type=int, default=8, help="sounds, and films, by each method")
     parser.add_argument("--steps", type=int, default=16, help="solver steps")
     parser.add_argument("--guidance_scale", type=float, default=2.0, help="guidance scale")
-    parser.add_argument("--world", type=json.loads, default={"height": 32, "width": 32, "fps": 16.0}, help="settings of the World trained on, as JSON")
+    parser.add_argument(
+        "--world", type=json.loads, default={"height": 32, "width": 32, "fps": 16.0}, help="settings of the World trained on, as JSON"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "audio_extension.json", help="where the results go")
     arguments = parser.parse_args(args)
     keep_freed_memory()

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from moviegen_core.batch import MediaBatch
-from moviegen_core.errors import UsageError
+from moviegen_core.errors import UsageError, require_at_least
 
 
 class Autoencoder(LightningModule):
@@ -93,9 +93,13 @@ class AudioAutoencoder(Autoencoder):
         sample_rate: samples per second that it takes and gives (48 kHz).
         hop_length: samples per latent frame (1920, so 25 latent frames per second).
         audio_channels: channels of a sound, 1 mono or 2 stereo.
+
+    Raises:
+        UsageError: one of them is below 1.
     """
 
     def __init__(self, *, latent_channels: int = 128, sample_rate: int = 48000, hop_length: int = 1920, audio_channels: int = 1) -> None:
+        require_at_least(1, latent_channels=latent_channels, sample_rate=sample_rate, audio_channels=audio_channels)
         super().__init__(latent_channels=latent_channels, temporal_factor=hop_length, spatial_factor=1)
         self.sample_rate = sample_rate
         self.hop_length = hop_length

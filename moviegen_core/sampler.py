@@ -1,5 +1,6 @@
 """Samplers: from noise to data through a velocity field, by schedule × solver × guidance × windows."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,6 +76,8 @@ class GuidedSampler(Sampler):
         solver: Solver | None = None,
     ) -> None:
         super().__init__()
+        if not math.isfinite(guidance_scale):
+            raise UsageError(f"guidance_scale={guidance_scale} was given", "it is a weight; 1 turns guidance off", "give e.g. 3 or 7.5")
         self.steps = steps
         self.guidance_scale = guidance_scale
         self.guidance_schedule = guidance_schedule or ConstantGuidance()

@@ -13,7 +13,7 @@ from moviegen_data.datamodule import ShardData, Urls
 from moviegen_data.decoding import ClipPosition
 from moviegen_data.faults import SampleError, Skip
 from moviegen_data.grouping import group_by_latent_shape
-from moviegen_data.loudness import Normalize
+from moviegen_data.loudness import LOWEST_DB, Normalize
 from moviegen_data.mixing import Source
 from moviegen_data.reader import ShardReader
 
@@ -115,8 +115,13 @@ class AudioData(ShardData):
             raise UsageError(f"fps={fps} was given", "there are more than 0 frames or features a second", "give e.g. fps: 25")
         if normalize == "none" and target_db is not None:
             raise UsageError(f"target_db={target_db} was given", "nothing is normalised to it", "give `normalize: peak` or `loudness`")
-        if target_db is not None and not target_db <= 0:
-            raise UsageError(f"target_db={target_db} was given", "full scale is 0 dB", "give a level of 0 or below, e.g. -23")
+        if target_db is not None and not LOWEST_DB <= target_db <= 0:
+            exists = f"full scale is 0 dB, and below {LOWEST_DB:g} dB nothing is left"
+            raise UsageError(f"target_db={target_db} was given", exists, "give a level of 0 or below, e.g. -23")
+        if min(self.durations) * audio_hz < 1:
+            raise UsageError(
+                f"durations={self.durations} was given", f"at {audio_hz} Hz the shortest has no sample", "give chunks of a second or so"
+            )
         self.duration_weights, self.batch_sizes, self.min_share = duration_weights, batch_sizes, min_share
         self.picture: dict[str, Any] = {"fps": fps, "height": height if video else 1, "width": width if video else 1}
         self.decoding = {
@@ -144,6 +149,8 @@ class AudioData(ShardData):
     ) -> tuple[Sequence[Bucket], list[list[np.ndarray | None]], list[float] | None]:
         """Batches of one duration, or one shape of latents, with a picture or without; and their shares where anything is weighted."""
         shapes, chosen = self._by_latents(readers) if self.latents else self._by_duration(readers, every=carry and self._weighted)
+        if carry:
+            self._require_pictures(shapes, chosen)
         weights = self._batch_weights(sources, readers, shapes, chosen) if carry else None
         return shapes, chosen, weights
 
@@ -198,6 +205,17 @@ class AudioData(ShardData):
         empty = np.empty(0, dtype=np.int64)
         buckets = [AudioBucket(num_frames=shape[1], height=1, width=1, duration_s=0.0, with_picture=kind) for shape, kind in keys]
         return buckets, [[group.get(key, empty) for key in keys] for group in groups]
+
+    def _require_pictures(self, buckets: Sequence[AudioBucket], chosen: list[list[np.ndarray]]) -> None:
+        """Refuse pictures that were asked for and that no training sample has: the run would learn from sounds alone, and say nothing."""
+        wanted = [name for name in ("video", "visual_features") if self.decoding[name]]
+        counts = np.asarray([[len(members) for members in some] for some in chosen]).sum(0)
+        pictured = sum(count for bucket, count in zip(buckets, counts, strict=True) if bucket.with_picture)
+        if wanted and counts.sum() and not pictured:
+            both = " and ".join(f"{name}: true" for name in wanted)
+            raise UsageError(
+                f"{both} was given", f"none of {counts.sum()} training samples brings it", "add shards that do, or leave it out"
+            )
 
     def _batch_weights(
         self, sources: Sequence[Source], readers: Sequence[ShardReader], buckets: Sequence[AudioBucket], chosen: list[list[np.ndarray]]

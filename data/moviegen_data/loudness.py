@@ -14,6 +14,7 @@ from moviegen_core.errors import UsageError
 
 Normalize = Literal["none", "peak", "loudness"]
 SILENCE_DB = -60.0
+LOWEST_DB = -120.0  # a level below it is a slip of the pen
 # Defaults: EBU R 128's programme loudness, and its highest true peak.
 TARGETS_DB = {"peak": -1.0, "loudness": -23.0}
 _CEILING_DB = -1.0

@@ -118,6 +118,38 @@ def encode_video(
     return buffer.getvalue()
 
 
+def copy_with_sound(film: str | Path, audio: Float[Tensor, "..."], audio_hz: int, *, audio_codec: AudioCodec = "aac") -> bytes | None:
+    """An mp4 of a video file's picture as it is, neither decoded nor encoded anew, with another sound; None where mp4 cannot hold it.
+
+    Size, rotation, time stamps and quality of the picture stay, and no frame is held in memory. A sound that is shorter than the picture
+    is followed by silence.
+
+    Args:
+        film: the video file.
+        audio: waveform in [-1, 1], as `encode_video` takes it.
+        audio_hz: its sampling rate.
+        audio_codec: as in `encode_video`.
+    """
+    buffer = io.BytesIO()
+    try:
+        with av.open(str(film)) as source, av.open(buffer, mode="w", format="mp4") as container:
+            picture = source.streams.video[0]
+            if picture.codec_context.name not in container.supported_codecs:
+                return None
+            copy = container.add_stream_from_template(picture)
+            duration_s = float((picture.duration or 0) * picture.time_base)
+            sound = _Sound(container, _lengthened(_channels(audio), duration_s * audio_hz), audio_hz, audio_codec)
+            first = picture.start_time or 0
+            for packet in source.demux(picture):
+                if packet.dts is not None:
+                    packet.pts, packet.dts, packet.stream = packet.pts - first, packet.dts - first, copy
+                    container.mux(packet)
+            sound.write(container)
+    except (av.FFmpegError, TypeError):  # time stamps are missing, say
+        return None
+    return buffer.getvalue()
+
+
 def read_video(path: str | Path) -> Clip:
     """Read a whole video file into memory; for looking at single files, not for training."""
     with av.open(str(path)) as container:

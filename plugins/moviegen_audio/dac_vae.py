@@ -101,6 +101,9 @@ class DacVae(TaughtByDiscriminator, AudioAutoencoder):
     ) -> None:
         if discriminator is None and discriminator_optimizer is not None:
             raise UsageError("discriminator_optimizer was given", "there is no discriminator to train", "give `discriminator` too")
+        for name, norm in (("gradient_clip_norm", gradient_clip_norm), ("discriminator_clip_norm", discriminator_clip_norm)):
+            if norm is not None and not norm > 0:
+                raise UsageError(f"{name}={norm} was given", "a largest norm is above 0", "give e.g. 10, or null to leave gradients alone")
         hop_length = patch_size * math.prod(strides)
         super().__init__(latent_channels=latent_channels, sample_rate=sample_rate, hop_length=hop_length, audio_channels=audio_channels)
         self.network = CodecNetwork(

@@ -79,6 +79,24 @@ class SegmentConditionings:
         return [self.condition(part, variant) for variant in self.variants]
 
 
+def captions_of(batch: MediaBatch, name: str, num_segments: int) -> list[Sequence[str]] | None:
+    """For every sample the captions of its segments that its metadata hold by this name, or else its own for all; None where none has any.
+
+    Raises:
+        UsageError: a sample's are no list of texts.
+    """
+    told = [metadata.get(name) for metadata in batch.metadata]
+    if all(captions is None for captions in told):
+        return None
+    for key, captions in zip(batch.keys, told, strict=True):
+        is_list = isinstance(captions, (list, tuple)) and all(isinstance(caption, str) for caption in captions)
+        if captions is not None and not is_list:
+            raise UsageError(
+                f"{name}={captions!r} was given for {key!r}", "it is a list of texts, one for each segment", "give such a list"
+            )
+    return [[own] * num_segments if captions is None else captions for captions, own in zip(told, batch.captions, strict=True)]
+
+
 def cut(batch: MediaBatch, window: Window) -> MediaBatch:
     """The part of a batch of sounds and films that lies in a window of latent frames.
 

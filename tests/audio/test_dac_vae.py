@@ -254,6 +254,26 @@ def test_settings_that_cannot_be_honoured_are_refused(tmp_path):
         trainer(tmp_path, 1).fit(model(dac_checkpoint="absent"), batches(1))
 
 
+@pytest.mark.parametrize("name", ["sample_rate", "latent_channels", "audio_channels", "encoder_width", "decoder_width"])
+def test_sizes_below_one_are_refused(name):
+    for wrong in (0, -1):
+        with pytest.raises(UsageError, match=f"{name}={wrong} was given"):
+            model(**{name: wrong})
+
+
+@pytest.mark.parametrize("name", ["gradient_clip_norm", "discriminator_clip_norm"])
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, float("nan")])
+def test_norms_that_would_turn_gradients_round_are_refused(name, wrong):
+    with pytest.raises(UsageError, match=f"{name}={wrong} was given"):
+        model(**{name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"duration_s": float("nan")}, {"duration_s": float("inf")}, {"batch_size": 0}, {"num_workers": -1}])
+def test_synthetic_sounds_that_cannot_be_drawn_are_refused(wrong):
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))}|sounds of"):
+        SyntheticSounds(**wrong)
+
+
 def test_synthetic_sounds_are_a_function_of_their_number():
     def made(**changes) -> list[MediaBatch]:
         return list(SyntheticSounds(**({"duration_s": 0.2, "batch_size": 3, "num_train": 6, "num_val": 3} | changes)).train_dataloader())

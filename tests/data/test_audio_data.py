@@ -137,8 +137,11 @@ def test_silence_and_levels(tmp_path, media_maker):
     for settings, told in (
         ({"max_silence": 2.0}, "share of the time"),
         ({"normalize": "peak", "target_db": 3.0}, "full scale is 0 dB"),
+        ({"normalize": "peak", "target_db": -np.inf}, "full scale is 0 dB"),
+        ({"normalize": "peak", "target_db": -1e9}, "nothing is left"),
         ({"target_db": -3.0}, "nothing is normalised"),
         ({"fps": 0.0}, "fps=0.0 was given"),
+        ({"durations": [1.0, 1e-9]}, "the shortest has no sample"),
         ({"durations": [1.0, 1.0]}, "different lengths"),
         ({"duration_weights": [1, 2]}, "one above 0 for each"),
         ({"latents": True}, "cached latents bring their own lengths"),
@@ -146,6 +149,15 @@ def test_silence_and_levels(tmp_path, media_maker):
     ):
         with pytest.raises(UsageError, match=told):
             data(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("wanted", ["video", "visual_features"])
+def test_pictures_that_no_training_sample_has_are_refused(sound_shards, wanted):
+    sounds, films = sound_shards(), sound_shards("films", film=True, features=True)
+    with pytest.raises(UsageError, match=f"{wanted}: true was given; none of 6 training samples"):
+        data(sounds, **{wanted: True}).train_dataloader()
+    data([str(sounds), str(films)], **{wanted: True}).train_dataloader()
+    next(iter(data(films, val_urls=str(sounds), **{wanted: True}).val_dataloader()))
 
 
 @pytest.mark.media
