@@ -17,7 +17,7 @@ from moviegen_audio.infilling import Spans, join, kept_outside, known_frames
 from moviegen_audio.lengths import LONGEST_S, durations_of, lengths_of, num_samples_of
 from moviegen_audio.model import too_long
 from moviegen_audio.scorer import Scorer
-from moviegen_audio.segments import LATENT_HZ, SegmentConditionings, captions_of
+from moviegen_audio.segments import SegmentConditionings, captions_of
 from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
@@ -154,9 +154,7 @@ class VideoToAudio(FlowModel):
                 "it is learnt from one or the other",
                 "give sound and `model.autoencoder`",
             )
-        self._check_rate(batch.audio_hz)
-        require_finite(batch.audio, batch.keys)
-        return self._encode(batch.audio)
+        return self._encode(require_sound(self.autoencoder).sound_of(batch))
 
     def _encode(self, audio: Float[Tensor, "b a s"]) -> Float[Tensor, "b c t"]:
         with self._frozen_precision():
@@ -339,20 +337,15 @@ class VideoToAudio(FlowModel):
         Frames are embedded within the whole, so that those at a segment's ends have their neighbours.
         """
         windows = self.sampler.segments(length)
-        captions, rate = captions_of(batch, SEGMENT_CAPTIONS, len(windows)), self._require_autoencoder().latent_rate
-        if captions and rate != LATENT_HZ:
-            raise UsageError(
-                "captions of segments were given",
-                f"segments are cut at {LATENT_HZ:g} latent frames a second, not {rate:g}",
-                "give one for all",
-            )
-        if rate != LATENT_HZ or (len(windows) == 1 and captions is None):
+        captions = captions_of(batch, SEGMENT_CAPTIONS, len(windows))
+        if len(windows) == 1 and captions is None:
             return super().conditionings(batch, variants, length)
         encoders = [conditioner for conditioner in self.conditioners.values() if isinstance(conditioner, VideoFrames)]
         if batch.video is not None and len(encoders) == 1:
             features, fps = encoders[0].embed(batch)
             batch = replace(batch, video=None, fps=None, extras=batch.extras | {"visual_features": features, "visual_fps": fps})
-        return SegmentConditionings(batch, variants, self._variant, windows, captions=captions)
+        latent_hz = self._require_autoencoder().latent_rate
+        return SegmentConditionings(batch, variants, self._variant, windows, captions=captions, latent_hz=latent_hz)
 
     def _require_short_segments(self, length: int) -> None:
         """Refuse what the backbone could not take, before anything is encoded."""
@@ -373,7 +366,7 @@ class VideoToAudio(FlowModel):
             latents = self.integrate(noise, conditionings)
             return Candidate(latents, finish(latents))
 
-        if self.scorer is None or self.num_candidates == 1:
+        if self.scorer is None:
             return candidate(0)
         scorer = self.scorer
         return best_of(map(candidate, range(self.num_candidates)), lambda audio: checked_score(scorer, audio, self.audio_hz, batch))
