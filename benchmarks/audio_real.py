@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from dac_vae_real import machine, write_sheet
 from lightning.pytorch import LightningDataModule
+from measuring import RESULTS, write_record
 from torch import Tensor
 
 from moviegen_audio.opus import code_with_opus
@@ -41,7 +42,6 @@ from moviegen_data.audio import read_audio
 from moviegen_data.audio_data import AudioData
 from moviegen_eval import OnsetScore, detect_onsets, onset_f1
 
-HERE = Path(__file__).parent
 FILMS = ("hammer_anvil_640x360", "dog_barks_480x360_15fps", "congas_cut_640x360", "drummer_204x360_36s")
 HZ, PIECE_S, FPS, SIZE_PX = 16000, 4.0, 25.0, 64
 LEVEL = 0.1  # root mean square: the drummer is ten times as loud as the others, whose latents would be lost in the noise of his
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--sampling_steps", type=int, default=32, help="solver steps")
     parser.add_argument("--guidance_scale", type=float, default=1.0, help="how strictly the film is followed")
     parser.add_argument("--only", choices=["cut", "codec", "model", "measure"], help="one stage, where the earlier ones are done")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "audio_real.json", help="where results go")
+    parser.add_argument("--output", type=Path, default=RESULTS / "audio_real.json", help="where results go")
     arguments = parser.parse_args()
     if arguments.media is None or not (arguments.media / "video").is_dir():
         parser.error("give --media, or MOVIEGEN_MEDIA, a folder with video/")
@@ -85,9 +85,7 @@ def main() -> None:
         **measure(arguments.media, folder, steps=arguments.sampling_steps, guidance_scale=arguments.guidance_scale),
     }
     print(json.dumps(report, indent=2))
-    scratch = arguments.output.with_suffix(".tmp")
-    scratch.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(scratch, arguments.output)
+    write_record(report, arguments.output)
 
 
 # -- data --------------------------------------------------------------------------------------------------------------------------

@@ -9,21 +9,18 @@ Results go to benchmarks/results/backbone.json.
 """
 
 import argparse
-import json
 import os
 import platform
 import shutil
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import torch
-import torch.nn.functional as F
+from measuring import RESULTS, Roof, Subject, compare, count_flops, forward_once, interleave, processor, tell, train_once, write_record
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from moviegen_core.conditioner import Conditioning
 from moviegen_core.memory import keep_freed_memory
@@ -34,60 +31,17 @@ LAYERS, WIDTH, HEADS, TEXT = 8, 512, 8, 256
 LATENT = (16, 4, 32, 32)  # 1024 tokens in patches of 1 x 2 x 2
 PEER_FFN = 2048
 OUR_FFN = 1376  # 3·d·f of SwiGLU against 2·d·f of the peers, rounded up
-HERE = Path(__file__).parent
+SIZES = {"num_layers": LAYERS, "width": WIDTH, "ffn_width": OUR_FFN, "num_heads": HEADS}
 
 
-class Fork(torch.autograd.Function):
-    """Passes the first tensor on and lets gradients reach both, without any arithmetic."""
-
-    @staticmethod
-    def forward(ctx, first, second):
-        """Hand the first on."""
-        return first.view_as(first)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        """Hand the gradient to both."""
-        return gradient, gradient
-
-
-class Roof(nn.Module):
-    """The matrix products and attention calls of our backbone, and nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        square = lambda: nn.Linear(WIDTH, WIDTH, bias=False)  # noqa: E731
-        self.layers = nn.ModuleList(
-            nn.ModuleDict(
-                {name: square() for name in ("q", "k", "v", "o", "cq", "ck", "cv", "co")}
-                | {name: nn.Linear(WIDTH, OUR_FFN, bias=False) for name in ("w1", "w3")}
-                | {"w2": nn.Linear(OUR_FFN, WIDTH, bias=False)}
-            )
-            for _ in range(LAYERS)
-        )
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Run the products."""
-        for layer in self.layers:
-            x = layer.o(_attend(layer.q(x), layer.k(x), layer.v(x)))
-            x = layer.co(_attend(layer.cq(x), layer.ck(context), layer.cv(context)))
-            x = layer.w2(Fork.apply(layer.w1(x), layer.w3(x)))
-        return x
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = (y.unflatten(-1, (HEADS, -1)).transpose(1, 2) for y in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
-
-
-def subjects(dtype: torch.dtype) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+def subjects(dtype: torch.dtype) -> dict[str, Subject]:
     """Modules and their calls on one sample."""
     t = torch.tensor([0.5])
     latent, context = torch.randn(1, *LATENT, dtype=dtype), torch.randn(1, TEXT, WIDTH, dtype=dtype)
     conditioning = Conditioning(context=context, context_mask=torch.ones(1, TEXT, dtype=torch.bool))
     tokens = torch.randn(1, 1024, WIDTH, dtype=dtype)
 
-    roof, ours, compiled = Roof().to(dtype), our_backbone(None).to(dtype), our_backbone("default").to(dtype)
+    roof, ours, compiled = Roof(**SIZES).to(dtype), our_backbone(None).to(dtype), our_backbone("default").to(dtype)
     found = {"roof": (roof, lambda: roof(tokens, context)), "ours": (ours, lambda: ours(latent, t, conditioning))}
     if shutil.which("g++"):
         found["ours compiled"] = (compiled, lambda: compiled(latent, t, conditioning))
@@ -103,13 +57,12 @@ def subjects(dtype: torch.dtype) -> dict[str, tuple[nn.Module, Callable[[], Tens
 
 def our_backbone(compile_blocks: CompileMode | None) -> VideoTransformer:
     """Our transformer of the benchmark's size."""
-    sizes = {"num_layers": LAYERS, "width": WIDTH, "ffn_width": OUR_FFN, "num_heads": HEADS}
-    ours = VideoTransformer(**sizes, max_frames=4, max_height=16, max_width=16, compile_blocks=compile_blocks)
+    ours = VideoTransformer(**SIZES, max_frames=4, max_height=16, max_width=16, compile_blocks=compile_blocks)
     nn.init.normal_(ours.unpatchify.linear.weight, std=0.02)
     return ours
 
 
-def peers(diffusers: ModuleType, latent: Tensor, context: Tensor) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+def peers(diffusers: ModuleType, latent: Tensor, context: Tensor) -> dict[str, Subject]:
     """diffusers' transformers of about as many FLOPs; CogVideoX, HunyuanVideo and Mochi also attend from the text."""
     dtype, head = latent.dtype, WIDTH // HEADS
     heads = {"num_attention_heads": HEADS, "attention_head_dim": head}
@@ -141,37 +94,9 @@ def peers(diffusers: ModuleType, latent: Tensor, context: Tensor) -> dict[str, t
     }
 
 
-def count_flops(call: Callable[[], Tensor]) -> int:
-    """Floating-point operations of a forward pass, attention counted as matrix products."""
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops()
-
-
-def forward_once(module: nn.Module, call: Callable[[], Tensor]) -> None:
-    """One forward pass without gradients."""
-    with torch.no_grad():
-        call()
-
-
-def train_once(module: nn.Module, call: Callable[[], Tensor]) -> None:
-    """One forward and backward pass."""
-    call().square().mean().backward()
-    module.zero_grad(set_to_none=True)
-
-
 def measure(dtype: torch.dtype, work: Callable, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Seconds of every subject in every round, interleaved."""
-    found = subjects(dtype)
-    for module, call in found.values():
-        work(module.train(), call)
-    seconds: dict[str, list[float]] = {name: [] for name in found}
-    for _ in range(rounds):
-        for name, (module, call) in found.items():
-            start = clock()
-            work(module, call)
-            seconds[name].append(clock() - start)
-    return seconds
+    return interleave({name: partial(work, module.train(), call) for name, (module, call) in subjects(dtype).items()}, rounds, clock)
 
 
 def main() -> None:
@@ -181,7 +106,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=threads, help="threads of torch, one run for each")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of measurement")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu counts this process alone, for a busy machine")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "backbone.json", help="where the results go")
+    parser.add_argument("--output", type=Path, default=RESULTS / "backbone.json", help="where the results go")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
@@ -191,47 +116,27 @@ def main() -> None:
     flops = {name: count_flops(found["ours" if name == "ours compiled" else name][1]) for name in found}  # counters see no compiled graph
     results = {threads: measure_all(threads, flops, arguments.rounds, clock) for threads in arguments.threads}
     record = {
-        "machine": {"processor": _processor(), "torch": torch.__version__, "platform": platform.machine()},
+        "machine": {"processor": processor(), "torch": torch.__version__, "platform": platform.machine()},
         "setting": f"{LAYERS} layers, width {WIDTH}, {HEADS} heads, 1024 video and {TEXT} text tokens, one sample",
         "rounds": arguments.rounds,
         "clock": arguments.clock,
         "gflop_forward": {name: round(count / 1e9, 2) for name, count in flops.items()},
         "results_by_threads": results,
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = arguments.output.with_suffix(".tmp")
-    scratch.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(scratch, arguments.output)
+    write_record(record, arguments.output)
 
 
 def measure_all(threads: int, flops: dict[str, int], rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, dict[str, float]]]:
-    """Forward pass and training step in fp32 and bf16: milliseconds, ratio to the roof, ratio to ours at equal FLOPs."""
+    """Forward pass and training step in fp32 and bf16: milliseconds, ratios to the roof, to ours, and to ours at equal FLOPs."""
     torch.set_num_threads(threads)
     results = {}
     for dtype in (torch.float32, torch.bfloat16):
         for label, work in (("forward", forward_once), ("train", train_once)):
             seconds = measure(dtype, work, rounds, clock)
             key = f"{label} {'fp32' if dtype is torch.float32 else 'bf16'}"
-            results[key] = {
-                name: {
-                    "ms": round(1e3 * statistics.median(times), 2),
-                    "to_roof": round(_ratio(times, seconds["roof"]), 3),
-                    "to_ours_per_flop": round(_ratio(times, seconds["ours"]) * flops["ours"] / flops[name], 3),
-                }
-                for name, times in seconds.items()
-            }
-            told = (f"{name} {r['ms']:.0f} ms, {r['to_roof']:.3f} x roof;" for name, r in results[key].items())
-            print(f"{threads} threads, {key}:", *told, flush=True)
+            results[key] = compare(seconds, flops)
+            tell(f"{threads} threads, {key}", results[key])
     return results
-
-
-def _ratio(times: list[float], to: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(times, to, strict=True))
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Spectrograms go to FOLDER/pictures, results to benchmarks/results/dac_vae_real.j
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import RESULTS, processor, write_record
 from PIL import Image
 from torch import Tensor
 
@@ -36,7 +36,6 @@ from moviegen_core.weights import build_from_checkpoint
 from moviegen_data.audio import read_audio
 from moviegen_data.toyworld.world import World
 
-HERE = Path(__file__).parent
 HZ = 48000
 # Of every kind of sound a file is held out, and another of the kind is learnt from.
 HELD_OUT = ("speech_vctk_48k_mono", "music_bach", "ambient_hens", "sfx_car_horn", "hammer_anvil_640x360", "dog_barks_480x360_15fps")
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("dac_vae_real"), help="where shards, runs and pictures go")
     parser.add_argument("--override", action="append", default=[], help="a further argument of the training, e.g. --seed_everything=1")
     parser.add_argument("--measure_only", action="store_true", help="measure the checkpoint that is in the folder")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "dac_vae_real.json", help="where results go")
+    parser.add_argument("--output", type=Path, default=RESULTS / "dac_vae_real.json", help="where results go")
     arguments = parser.parse_args()
     if arguments.media is None or not (arguments.media / "audio").is_dir():
         parser.error("give --media, or MOVIEGEN_MEDIA, a folder with audio/ and video/")
@@ -67,9 +66,7 @@ def main() -> None:
         (folder / "training.json").write_text(json.dumps(training))
     report = {"machine": machine(), "training": json.loads((folder / "training.json").read_text()), **measure(folder)}
     print(json.dumps(report, indent=2))
-    scratch = arguments.output.with_suffix(".tmp")
-    scratch.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(scratch, arguments.output)
+    write_record(report, arguments.output)
 
 
 # -- sounds ------------------------------------------------------------------------------------------------------------------------
@@ -221,12 +218,7 @@ def write_sheet(path: Path, sounds: list[Tensor], *, hz: int = HZ) -> None:
 
 def machine() -> dict[str, Any]:
     """What this ran on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor()
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": 1, "torch": torch.__version__, "load_average": os.getloadavg()[0]}
+    return {"cpu": processor(), "cores": os.cpu_count(), "threads": 1, "torch": torch.__version__, "load": os.getloadavg()[0]}
 
 
 if __name__ == "__main__":

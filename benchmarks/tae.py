@@ -11,19 +11,18 @@ diffusers is needed for the peers only; without it they are left out. Results go
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measuring import RESULTS, interleave, processor, write_record
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moviegen_tae.model import Attention, AutoencoderNetwork, ResidualBlock, VideoConv, VideoUpsample
 
-HERE = Path(__file__).parent
 OURS = {"base_channels": 48, "channel_multipliers": (1, 2, 4, 4), "num_res_blocks": 2, "latent_channels": 16, "norm_groups": 8}
 
 
@@ -156,14 +155,8 @@ def subjects(frames: int, size: int) -> dict[str, tuple[str, int, float, Callabl
 
 def measure(cases: dict[str, Callable[[], Tensor]], rounds: int, threads: int) -> dict[str, float]:
     """Median seconds of each case, run in turn."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for round_number in range(rounds + 1):
-        for name, run in cases.items():
-            start = time.process_time()
-            run()
-            if round_number:
-                times[name].append((time.process_time() - start) / threads)
-    return {name: statistics.median(values) for name, values in times.items()}
+    seconds = interleave(cases, rounds, lambda: time.process_time() / threads)
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def training_step(network: AutoencoderNetwork | Plain, video: Tensor) -> None:
@@ -176,15 +169,6 @@ def training_step(network: AutoencoderNetwork | Plain, video: Tensor) -> None:
     (decoded.float() - video).abs().mean().backward()
 
 
-def processor() -> str:
-    """Its name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -192,7 +176,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
     parser.add_argument("--frames", type=int, default=16, help="frames of the clip; peers, which are causal, take one more")
     parser.add_argument("--size", type=int, default=128, help="rows and columns in pixels")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "tae.json", help="where results go")
+    parser.add_argument("--output", type=Path, default=RESULTS / "tae.json", help="where results go")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     report: dict = {
@@ -226,10 +210,7 @@ def main() -> None:
     report["toy_training_step_bf16_s"] = {name: round(value, 3) for name, value in seconds.items()}
     report["ratios"]["toy training step, without patches / with"] = round(seconds["toy without patches"] / seconds["toy"], 2)
     print(json.dumps(report, indent=2))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.output.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(temporary, arguments.output)
+    write_record(report, arguments.output)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from moviegen_core.batch import MediaBatch
-from moviegen_core.errors import UsageError
+from moviegen_core.errors import UsageError, require_at_least
 
 
 class Autoencoder(LightningModule):
@@ -93,9 +93,13 @@ class AudioAutoencoder(Autoencoder):
         sample_rate: samples per second that it takes and gives (48 kHz).
         hop_length: samples per latent frame (1920, so 25 latent frames per second).
         audio_channels: channels of a sound, 1 mono or 2 stereo.
+
+    Raises:
+        UsageError: one of them is below 1.
     """
 
     def __init__(self, *, latent_channels: int = 128, sample_rate: int = 48000, hop_length: int = 1920, audio_channels: int = 1) -> None:
+        require_at_least(1, latent_channels=latent_channels, sample_rate=sample_rate, audio_channels=audio_channels)
         super().__init__(latent_channels=latent_channels, temporal_factor=hop_length, spatial_factor=1)
         self.sample_rate = sample_rate
         self.hop_length = hop_length
@@ -124,9 +128,9 @@ class AudioAutoencoder(Autoencoder):
         name = f"the batch of {len(batch)} samples (first '{batch.keys[0]}')"
         if batch.audio is None:
             raise UsageError(f"{name} holds no sound", "an autoencoder needs it", "point `data` at sounds, not cached latents")
-        if batch.audio_hz is not None and batch.audio_hz != self.sample_rate:
+        if batch.audio_hz != self.sample_rate:
             raise UsageError(
-                f"{name} holds sound of {batch.audio_hz} Hz",
+                f"{name} holds sound of {'an unknown rate' if batch.audio_hz is None else f'{batch.audio_hz} Hz'}",
                 f"this autoencoder was built for {self.sample_rate} Hz",
                 "set data's audio_hz or the model's sample_rate to the other",
             )
@@ -136,8 +140,10 @@ class AudioAutoencoder(Autoencoder):
                 f"(b, {self.audio_channels}, s) with at least one sample is expected",
                 "set data's audio_channels or the model's to the other",
             )
-        if not bool(batch.audio.isfinite().all()):
-            raise UsageError(f"{name} holds NaN or infinite samples", "sounds are finite", "leave the broken files out")
+        finite = batch.audio.isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            broken = batch.keys[finite.index(False)]
+            raise UsageError(f"the sound {broken!r} holds NaN or infinite samples", "sounds are finite", "leave it out, or mend it")
         return batch.audio
 
     def encode(self, media: Float[Tensor, "b a s"], *, sample: bool = False) -> Float[Tensor, "b c t"]:

@@ -18,6 +18,7 @@ from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
 from moviegen_core.conditioner import Conditioner, Conditioning
+from moviegen_core.errors import UsageError
 from moviegen_core.flow.objective import squared_error
 from moviegen_core.flow.path import OptimalTransportPath, Path
 from moviegen_core.flow.timesteps import LogitNormalTimesteps, Timesteps
@@ -80,6 +81,8 @@ class FlowModel(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not 0.0 <= joint_dropout <= 1.0:
+            raise UsageError(f"joint_dropout={joint_dropout:g} was given", "it is a probability", "give a number from 0 to 1")
         self.factories = (backbone, dict(conditioners), autoencoder)
         self.autoencoder_checkpoint = autoencoder_checkpoint
         self.init_checkpoint = init_checkpoint
@@ -250,7 +253,8 @@ class FlowModel(LightningModule):
         """The batch's latents: cached ones as they are, pixels through the autoencoder (a sample of its posterior in training).
 
         Raises:
-            ValueError: cached latents were made by another autoencoder than `autoencoder_checkpoint`; or there is nothing to encode.
+            UsageError: cached latents were made by an autoencoder of other weights than this model's.
+            ValueError: there is nothing to encode.
         """
         if batch.latents is not None:
             self._check_origin(batch)
@@ -263,7 +267,7 @@ class FlowModel(LightningModule):
 
     def _check_origin(self, batch: MediaBatch) -> None:
         """Refuse cached latents of another autoencoder, where both are known and compare in full precision."""
-        if self.autoencoder is None or self.autoencoder_checkpoint is None:
+        if self.autoencoder is None:
             return
         origins = [metadata.get("latent") or {} for metadata in batch.metadata or ()]
         encoders = {str(origin["encoder"]) for origin in origins if origin.get("encoder")}
@@ -272,10 +276,11 @@ class FlowModel(LightningModule):
         if self._encoder_checksum is None:
             self._encoder_checksum = self.autoencoder.checksum()
         if others := encoders - {self._encoder_checksum}:
-            raise ValueError(
-                f"the cached latents of {batch.keys[0]!r} come from the encoder {min(others)[:12]}; "
-                f"model.autoencoder_checkpoint {self.autoencoder_checkpoint} holds {self._encoder_checksum[:12]}; "
-                "cache the latents anew with it, or give the checkpoint they were made with"
+            own = f"model.autoencoder_checkpoint {self.autoencoder_checkpoint} holds"
+            raise UsageError(
+                f"the cached latents of {batch.keys[0]!r} come from the encoder {min(others)[:12]}",
+                f"{own if self.autoencoder_checkpoint else 'model.autoencoder has weights of its own,'} {self._encoder_checksum[:12]}",
+                "give `model.autoencoder_checkpoint` that they were made with, or cache the latents anew",
             )
 
     def condition(self, batch: MediaBatch, dropped: dict[str, Tensor] | None = None) -> Conditioning:
@@ -346,13 +351,19 @@ class FlowModel(LightningModule):
         return self.conditionings(batch, [frozenset(names) if drop else variant for variant in self.sampler.variants(names)], length)
 
     def integrate(self, noise: Float[Tensor, "b c ..."], conditionings: Conditionings) -> Float[Tensor, "b c ..."]:
-        """Take noise to latents by the sampler, which is told what `sampling_conditions` gives."""
+        """Take noise to latents by the sampler, which is told what `sampling_conditions` gives.
+
+        Raises:
+            UsageError: what comes out holds NaN or infinity.
+        """
 
         def velocity(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
             return self.path.velocity(x, self.backbone(x, t, conditioning).float(), t)
 
         with progress(f"sampling {len(noise)}") as report:
-            return self.sampler.sample(velocity, noise.to(self.device), conditionings, progress=report)
+            made = self.sampler.sample(velocity, noise.to(self.device), conditionings, progress=report)
+        _require_finite(made, "sampled latents", "weights hold some, or the guidance is too strong", "or a guidance_scale nearer to 1")
+        return made
 
     def conditionings(self, batch: MediaBatch, variants: Sequence[frozenset[str]], length: int) -> Conditionings:
         """What the sampler is told for `length` latent frames; override it to give the sampler's segments conditions of their own."""
@@ -360,9 +371,15 @@ class FlowModel(LightningModule):
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b 3 t h w"]:
-        """Decode latents to pixels clamped to [-1, 1]."""
+        """Decode latents to pixels clamped to [-1, 1].
+
+        Raises:
+            UsageError: what comes out holds NaN or infinity.
+        """
         with self._frozen_precision():
-            return self._require_autoencoder().decode(latents, num_frames=num_frames).float().clamp(-1.0, 1.0)
+            media = self._require_autoencoder().decode(latents, num_frames=num_frames).float()
+        _require_finite(media, "decoded media", "the autoencoder's weights hold some", "or autoencoder_checkpoint")
+        return media.clamp(-1.0, 1.0)
 
     def _frozen_precision(self) -> AbstractContextManager[Any]:
         """Autocast for the autoencoder where FSDP computes in half precision, since FSDP has not sharded it."""
@@ -408,3 +425,8 @@ class FlowModel(LightningModule):
                 "this model has no autoencoder, so it cannot decode; give `model.autoencoder` and `model.autoencoder_checkpoint`"
             )
         return self.autoencoder
+
+
+def _require_finite(made: Tensor, what: str, cause: str, advice: str) -> None:
+    if not bool(made.isfinite().all()):
+        raise UsageError(f"{what} with NaN or infinite values came out", cause, f"give another checkpoint, {advice}")

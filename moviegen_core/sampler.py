@@ -1,5 +1,6 @@
 """Samplers: from noise to data through a velocity field, by schedule × solver × guidance × windows."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,7 +57,8 @@ class GuidedSampler(Sampler):
 
     Args:
         steps: number of solver steps.
-        guidance_scale: weight of the conditional over the unconditional velocity; 1 turns guidance off (and halves the cost).
+        guidance_scale: s in v_null + s·(v − v_null), so that s − 1 is the weight on the unconditional velocity; 1 turns guidance off (and
+            halves the cost).
         guidance_schedule: how the weight changes along the flow, with `guidance_scale` as its mean; constant unless given.
         batched_guidance: evaluate both in one pass of twice the batch; turn off where memory is short.
         schedule: discrete times; the linear-quadratic schedule of the paper unless given.
@@ -74,6 +76,8 @@ class GuidedSampler(Sampler):
         solver: Solver | None = None,
     ) -> None:
         super().__init__()
+        if not math.isfinite(guidance_scale):
+            raise UsageError(f"guidance_scale={guidance_scale} was given", "it is a weight; 1 turns guidance off", "give e.g. 3 or 7.5")
         self.steps = steps
         self.guidance_scale = guidance_scale
         self.guidance_schedule = guidance_schedule or ConstantGuidance()

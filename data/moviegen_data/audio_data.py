@@ -1,6 +1,7 @@
 """Sounds from shards as a data module, alone or with the frames of the very same span (6.1.6, 6.2)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from moviegen_data.datamodule import ShardData, Urls
 from moviegen_data.decoding import ClipPosition
 from moviegen_data.faults import SampleError, Skip
 from moviegen_data.grouping import group_by_latent_shape
-from moviegen_data.loudness import Normalize
+from moviegen_data.loudness import LOWEST_DB, Normalize
 from moviegen_data.mixing import Source
 from moviegen_data.reader import ShardReader
 
@@ -37,7 +38,7 @@ class AudioData(ShardData):
         audio_hz: samples per second; sounds are resampled to it.
         audio_channels: 1 mono, 2 stereo; sounds are mixed to it.
         video: give `video` (b, 3, t, h, w) of the same span too, at `fps`.
-        fps: frames, or visual features, per second; t is duration · fps. null, for features only, takes each file's own.
+        fps: frames, or visual features, per second; t is duration · fps. Of features cached at another rate the nearest are taken.
         height: rows of the frames in pixels.
         width: columns of the frames in pixels.
         visual_features: give cached features (`KEY.visual.safetensors`) of the same span as `extras["visual_features"]` (b, f, e) and
@@ -76,7 +77,7 @@ class AudioData(ShardData):
         audio_hz: int = 48000,
         audio_channels: int = 1,
         video: bool = False,
-        fps: float | None = 25.0,
+        fps: float = 25.0,
         height: int = 224,
         width: int = 224,
         visual_features: bool = False,
@@ -110,14 +111,19 @@ class AudioData(ShardData):
         self.durations = list(durations or [10.0])
         check_durations(self.durations, duration_weights, batch_sizes)
         _check_shares(min_share=min_share, max_silence=max_silence)
-        if video and fps is None:
-            raise UsageError("video: true was given without fps", "frames of a batch have one rate", "give e.g. fps: 25")
+        if not 0.0 < fps < float("inf"):
+            raise UsageError(f"fps={fps} was given", "there are more than 0 frames or features a second", "give e.g. fps: 25")
         if normalize == "none" and target_db is not None:
             raise UsageError(f"target_db={target_db} was given", "nothing is normalised to it", "give `normalize: peak` or `loudness`")
-        if target_db is not None and not target_db <= 0:
-            raise UsageError(f"target_db={target_db} was given", "full scale is 0 dB", "give a level of 0 or below, e.g. -23")
+        if target_db is not None and not LOWEST_DB <= target_db <= 0:
+            exists = f"full scale is 0 dB, and below {LOWEST_DB:g} dB nothing is left"
+            raise UsageError(f"target_db={target_db} was given", exists, "give a level of 0 or below, e.g. -23")
+        if min(self.durations) * audio_hz < 1:
+            raise UsageError(
+                f"durations={self.durations} was given", f"at {audio_hz} Hz the shortest has no sample", "give chunks of a second or so"
+            )
         self.duration_weights, self.batch_sizes, self.min_share = duration_weights, batch_sizes, min_share
-        self.picture = {"fps": fps, "height": height if video else 1, "width": width if video else 1}
+        self.picture: dict[str, Any] = {"fps": fps, "height": height if video else 1, "width": width if video else 1}
         self.decoding = {
             "audio_hz": audio_hz,
             "audio_channels": audio_channels,
@@ -143,6 +149,8 @@ class AudioData(ShardData):
     ) -> tuple[Sequence[Bucket], list[list[np.ndarray | None]], list[float] | None]:
         """Batches of one duration, or one shape of latents, with a picture or without; and their shares where anything is weighted."""
         shapes, chosen = self._by_latents(readers) if self.latents else self._by_duration(readers, every=carry and self._weighted)
+        if carry:
+            self._require_pictures(shapes, chosen)
         weights = self._batch_weights(sources, readers, shapes, chosen) if carry else None
         return shapes, chosen, weights
 
@@ -175,7 +183,7 @@ class AudioData(ShardData):
     def _bucket(self, number: int, with_picture: bool) -> AudioBucket:
         duration_s, fps = self.durations[number], self.picture["fps"]
         return AudioBucket(
-            num_frames=max(1, round(duration_s * fps)) if with_picture and fps else 1,
+            num_frames=max(1, round(duration_s * fps)) if with_picture else 1,
             height=self.picture["height"],
             width=self.picture["width"],
             fps=fps,
@@ -197,6 +205,17 @@ class AudioData(ShardData):
         empty = np.empty(0, dtype=np.int64)
         buckets = [AudioBucket(num_frames=shape[1], height=1, width=1, duration_s=0.0, with_picture=kind) for shape, kind in keys]
         return buckets, [[group.get(key, empty) for key in keys] for group in groups]
+
+    def _require_pictures(self, buckets: Sequence[AudioBucket], chosen: list[list[np.ndarray]]) -> None:
+        """Refuse pictures that were asked for and that no training sample has: the run would learn from sounds alone, and say nothing."""
+        wanted = [name for name in ("video", "visual_features") if self.decoding[name]]
+        counts = np.asarray([[len(members) for members in some] for some in chosen]).sum(0)
+        pictured = sum(count for bucket, count in zip(buckets, counts, strict=True) if bucket.with_picture)
+        if wanted and counts.sum() and not pictured:
+            both = " and ".join(f"{name}: true" for name in wanted)
+            raise UsageError(
+                f"{both} was given", f"none of {counts.sum()} training samples brings it", "add shards that do, or leave it out"
+            )
 
     def _batch_weights(
         self, sources: Sequence[Source], readers: Sequence[ShardReader], buckets: Sequence[AudioBucket], chosen: list[list[np.ndarray]]

@@ -138,7 +138,7 @@ class AudioSampleDecoder(SampleDecoder):
         position = self.position(seed)
         if out is not None:
             data = next(sample[kind] for kind in VIDEOS if kind in sample)
-            span = self.videos.decode(data, out, fps=bucket.fps, position=position, hold_last=self.hold_last)
+            span = self.videos.decode(data, out, fps=bucket.fps, position=position, hold_last=self.hold_last, middles=True)
             return span.start_s, span.fps
         duration_s = self.duration(sample, with_picture=bucket.with_picture)
         return max(0.0, (duration_s or 0.0) - bucket.duration_s) * position, None
@@ -170,11 +170,11 @@ class AudioSampleDecoder(SampleDecoder):
             raise SampleError("too much silence", f"{share:.0%} of the time, at most {self.max_silence:.0%}")
 
     def _features(self, sample: Sample, bucket: AudioBucket | None, start_s: float) -> Mapping[str, Tensor]:
-        """Features on the screen at the times of the chunk's frames; all of them beside a cached latent, which is a chunk already."""
+        """Of the frames on the screen in the middle of each of the chunk's; all beside a cached latent, which is a chunk already."""
         features, fps = read_visual(sample[VISUAL])
         if bucket is not None and bucket.fps is not None:
-            times = start_s + np.arange(bucket.num_frames) / bucket.fps
-            shown = np.floor(times * fps + 0.1 * min(1.0, fps / bucket.fps)).astype(np.int64)
+            middles = start_s + (np.arange(bucket.num_frames) + 0.5) / bucket.fps
+            shown = np.floor(middles * fps).astype(np.int64)
             features, fps = features[torch.from_numpy(shown.clip(0, len(features) - 1))], bucket.fps
         return {"visual_features": features, "visual_fps": torch.tensor(fps, dtype=torch.float32)}
 

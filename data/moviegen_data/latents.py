@@ -117,6 +117,8 @@ class LatentShardWriter(BasePredictionWriter):
             )
         if sample.metadata.get("repeated"):
             return
+        if sample.audio is not None:  # generated: not as long as what the batch may hold
+            clip = clip | {"audio_hz": sample.audio_hz, "samples": sample.audio.shape[-1]}
         # The caption of the batch may carry prefixes, which reading puts before it anew: the json's own caption goes first.
         record = {"caption": sample.caption, **sample.metadata, "encoded": clip}
         latent = sample.latents.to(_DTYPES[self.dtype])

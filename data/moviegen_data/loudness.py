@@ -1,4 +1,4 @@
-"""Loudness by ITU-R BS.1770-4, peaks, clipping and silence, and bringing sounds to one level.
+"""Loudness by ITU-R BS.1770-4, peaks and silence, and bringing sounds to one level.
 
 Shapes: sounds are float in [-1, 1], (a, s).
 """
@@ -14,6 +14,7 @@ from moviegen_core.errors import UsageError
 
 Normalize = Literal["none", "peak", "loudness"]
 SILENCE_DB = -60.0
+LOWEST_DB = -120.0  # a level below it is a slip of the pen
 # Defaults: EBU R 128's programme loudness, and its highest true peak.
 TARGETS_DB = {"peak": -1.0, "loudness": -23.0}
 _CEILING_DB = -1.0
@@ -44,11 +45,10 @@ class SoundMeter:
     Args:
         audio_hz: samples per second.
         num_channels: channels; five and six are taken for 5.0 and 5.1 in libav's order.
-        silence_db: steps of 0.1 s whose loudest channel's RMS is below this are silent.
     """
 
-    def __init__(self, *, audio_hz: int, num_channels: int, silence_db: float = SILENCE_DB) -> None:
-        self.audio_hz, self.num_channels, self.silence_db = audio_hz, num_channels, silence_db
+    def __init__(self, *, audio_hz: int, num_channels: int) -> None:
+        self.audio_hz, self.num_channels = audio_hz, num_channels
         self.num_samples, self.peak = 0, 0.0
         self._weights = np.asarray(_WEIGHTS.get(num_channels, (1.0,) * num_channels))
         self._filters = k_weighting(audio_hz)
@@ -91,14 +91,14 @@ class SoundMeter:
 
     @property
     def silence(self) -> float:
-        """Share of the time that is silent, 0 to 1; the whole of an empty sound."""
+        """Share of the time, in steps of 0.1 s, whose loudest channel's RMS is below -60 dB; 1 for an empty sound."""
         levels = [*self._levels, np.square(self._rest[1]).mean(1).max(keepdims=True)] if self._rest.shape[2] else self._levels
         spans = np.full(sum(len(some) for some in levels), float(self._step))
         if self._rest.shape[2]:
             spans[-1] = self._rest.shape[2]
         if not len(spans):
             return 1.0
-        silent = np.concatenate(levels) < 10.0 ** (self.silence_db / 10.0)
+        silent = np.concatenate(levels) < 10.0 ** (SILENCE_DB / 10.0)
         return float(spans[silent].sum() / spans.sum())
 
 
@@ -109,32 +109,12 @@ def loudness(audio: Float[np.ndarray, "a s"], audio_hz: int) -> float:
     return meter.loudness
 
 
-def silent_share(audio: Float[np.ndarray, "a s"], audio_hz: int, *, threshold_db: float = SILENCE_DB) -> float:
-    """Share of the time, in steps of 0.1 s, whose loudest channel's RMS is below a threshold."""
-    meter = SoundMeter(audio_hz=audio_hz, num_channels=len(audio), silence_db=threshold_db)
-    meter.add(audio)
-    return meter.silence
-
-
 def true_peak_db(audio: Float[np.ndarray, "a s"]) -> float:
     """Highest level between the samples too, in dB of full scale: the peak after fourfold oversampling (BS.1770-4, annex 2)."""
     if not audio.size:
         return -math.inf
     peak = max(float(np.abs(audio).max()), float(np.abs(resample_poly(audio, 4, 1, axis=1)).max()))
     return 20.0 * math.log10(peak) if peak > 0.0 else -math.inf
-
-
-def clipped_share(audio: Float[np.ndarray, "a s"], *, level: float = 0.999, run: int = 3) -> float:
-    """Share of the samples that stand at full scale, at least `run` in a row: what a recording loses when it is too loud."""
-    full = np.abs(audio) >= level
-    if not full.any():
-        return 0.0
-    padded = np.pad(full, ((0, 0), (1, 1))).astype(np.int8)
-    clipped = 0
-    for row in np.diff(padded, axis=1):
-        lengths = np.flatnonzero(row == -1) - np.flatnonzero(row == 1)
-        clipped += int(lengths[lengths >= run].sum())
-    return clipped / audio.size
 
 
 def gain(audio: Float[np.ndarray, "a s"], audio_hz: int, how: Normalize, target_db: float | None = None) -> float:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from moviegen_core.errors import UsageError
+
 SCHEMA_VERSION = 1
 _MEMBER = 512
 
@@ -75,7 +77,11 @@ class ShardWriter:
         self._latent_shapes: set[tuple[int, ...]] = set()
         self._present = self._find_present(overwrite)
         shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        try:
+            self._partial.mkdir(parents=True)
+        except OSError as error:
+            given = f"the folder {self.folder} was given for new shards"
+            raise UsageError(given, f"it cannot be made or written to ({error.strerror})", "give a folder of your own") from error
 
     def __enter__(self) -> Self:
         return self

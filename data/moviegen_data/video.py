@@ -117,6 +117,7 @@ class VideoDecoder:
         fps: float | None = None,
         position: float = 0.0,
         hold_last: bool = False,
+        middles: bool = False,
     ) -> Span:
         """Fill `out` with a clip.
 
@@ -126,6 +127,8 @@ class VideoDecoder:
             fps: frames per second of the clip; the file's own average unless given.
             position: where in the file, 0 (its beginning) to 1 (as late as the clip fits).
             hold_last: show the last frame for the rest of the clip where the file is too short.
+            middles: take what is on the screen in the middle of each of the clip's frames, not at its beginning; beside a sound that starts
+                between two frames, or at another rate than the file's, pictures then are late as often as early.
 
         Raises:
             SampleError: the file cannot be used: unreadable, without video, broken on the way, or too short.
@@ -136,10 +139,12 @@ class VideoDecoder:
             duration, length = _duration(container, stream), (out.shape[1] - 1) / rate
             slack = max(0.0, (duration or 0.0) - length - 1.0 / min(rate, _rate(stream)))
             start = slack * position
-            shown = self._fill(container, stream, out, start, rate)
+            # A frame belongs to a time a little before its own, so that rounded timestamps do not shift a clip by a frame.
+            lead = 0.5 / rate if middles else 0.1 / max(rate, _rate(stream))
+            shown = self._fill(container, stream, out, start, rate, lead)
         if shown < out.shape[1] and start > 0.0:
             # The header promised more than there is; the beginning is the longest stretch the file has.
-            return self.decode(source, out, fps=fps, position=0.0, hold_last=hold_last)
+            return self.decode(source, out, fps=fps, position=0.0, hold_last=hold_last, middles=middles)
         if 0 < shown < out.shape[1] and hold_last:
             out[:, shown:] = out[:, shown - 1 : shown]
         elif shown < out.shape[1]:
@@ -160,11 +165,9 @@ class VideoDecoder:
         stream.codec_context.thread_count = self.num_threads
         return stream
 
-    def _fill(self, container: Any, stream: VideoStream, out: Tensor, start: float, rate: float) -> int:
+    def _fill(self, container: Any, stream: VideoStream, out: Tensor, start: float, rate: float, lead: float) -> int:
         origin = float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
-        # A frame belongs to a time a little before its own, so that rounded timestamps do not shift a clip by a frame.
-        tolerance = 0.1 / max(rate, _rate(stream))
-        targets = origin + start + tolerance + np.arange(out.shape[1]) / rate
+        targets = origin + start + lead + np.arange(out.shape[1]) / rate
         if start > 0.0:
             try:
                 container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
@@ -179,7 +182,7 @@ class VideoDecoder:
                 return shown
             held, end = frame, time + _shown_for(frame, stream)
         if held is not None and shown < len(targets):
-            shown = self._show(held, out, shown, targets, end + tolerance, aspect)
+            shown = self._show(held, out, shown, targets, end + lead, aspect)
         return shown
 
     def _show(self, frame: VideoFrame, out: Tensor, shown: int, targets: np.ndarray, until: float, aspect: float) -> int:

@@ -1,5 +1,6 @@
 """Videos, images and sounds on TensorBoard's pages while a model trains."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
@@ -20,6 +21,8 @@ from moviegen_core.callbacks.writers import predictions
 from moviegen_core.errors import UsageError
 from moviegen_core.media.images import gif_bytes, png_bytes, sheet, shrink, strip
 from moviegen_core.media.sound import spectrogram, wav_bytes, waveform
+
+logger = logging.getLogger(__name__)
 
 
 class MediaLogger(Callback):
@@ -65,9 +68,15 @@ class MediaLogger(Callback):
             writer.add_text(f"{tag}/captions", listed, trainer.global_step)
 
     def show_sounds(self, trainer: Trainer, tag: str, sounds: Sequence[Float[Tensor, "c n"]], *, hz: int) -> None:
-        """Log every sound to listen to, and its waveform and its spectrogram (rows on the mel scale) to look at."""
+        """Log every sound to listen to, and its waveform and its spectrogram (rows on the mel scale) to look at.
+
+        One that holds NaN or infinite values is left out with a warning: a picture is no reason to end a training.
+        """
         for writer in _writers(trainer):
             for index, sound in enumerate(sounds):
+                if not bool(sound.isfinite().all()):
+                    logger.warning("%s/%d at step %d holds NaN or infinite values and is not shown", tag, index, trainer.global_step)
+                    continue
                 add_sound(writer, f"{tag}/{index}", sound, trainer.global_step, hz=hz)
                 add_picture(writer, f"{tag}/{index}/waveform", waveform(sound), trainer.global_step)
                 add_picture(writer, f"{tag}/{index}/spectrogram", spectrogram(sound, scale="mel", hz=hz), trainer.global_step)

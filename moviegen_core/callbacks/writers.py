@@ -17,7 +17,7 @@ from torch import Tensor
 from moviegen_core.errors import UsageError
 from moviegen_core.files import safe_name, write_bytes
 from moviegen_core.media.images import gif_bytes, png_bytes, sheet, shrink, strip, write_strip
-from moviegen_core.media.sound import flac_bytes, wav_bytes
+from moviegen_core.media.sound import flac_bytes, require_finite, wav_bytes
 from moviegen_core.media.video import AudioCodec, to_uint8, write_video
 from moviegen_core.parallel.place import data_place
 
@@ -168,7 +168,9 @@ class PredictionWriter(BasePredictionWriter):
             write_bytes(self.output / name, png_bytes(sheet(pictures, captions)))
 
     def write(self, sample: Prediction) -> None:
-        """Write one sample in all formats."""
+        """Write one sample in all formats; a sound that holds NaN is refused before anything is written."""
+        if sample.audio is not None:
+            require_finite(sample.audio, f"the sound of {sample.key!r}")
         name = self._name(sample.key)
         is_image = sample.video is not None and sample.video.shape[1] == 1
         for form in {"png" if is_image and form in ("mp4", "gif", "strip") else form: None for form in self.formats}:

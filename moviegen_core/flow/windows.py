@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moviegen_core.errors import UsageError
+
 Shape = Literal["linear", "triangular", "uniform"]
 
 
@@ -41,7 +43,7 @@ class Windows:
             (6.1.5), `uniform` averages.
 
     Raises:
-        ValueError: the overlap does not leave any progress.
+        UsageError: the overlap does not leave any progress.
 
     A window that the beginning or the end of everything cuts keeps the weights that a full one has there. The Bartlett window is 0 at both
     of its ends, so the ends of everything, and the seams of windows that share no more than one position, have only weights of 0; there all
@@ -50,7 +52,11 @@ class Windows:
 
     def __init__(self, *, size: int, overlap: int = 0, shape: Shape = "linear") -> None:
         if size < 1 or not 0 <= overlap < size:
-            raise ValueError(f"windows of size {size} with overlap {overlap} were asked for; size is at least 1 and 0 <= overlap < size")
+            raise UsageError(
+                f"windows of size {size} with overlap {overlap} were asked for",
+                "size is at least 1 and 0 <= overlap < size",
+                f"give e.g. an overlap of {max(0, size // 4)}" if size >= 1 else "give a size such as 32",
+            )
         self.size = size
         self.overlap = overlap
         self.shape = shape

@@ -32,13 +32,26 @@ def write_audio(path: str | Path, audio: Float[Tensor, "..."], hz: int) -> None:
     encode = {".wav": wav_bytes, ".flac": flac_bytes}.get(Path(path).suffix.lower())
     if encode is None:
         raise UsageError(f"the sound {path} was given to be written", "there are .wav and .flac", "give a name that ends in one of them")
-    if not bool(audio.isfinite().all()):
-        raise UsageError(f"the sound {path} was given to be written", "it holds NaN or infinite values", "look at where it comes from")
+    require_finite(audio, f"the sound {path}")
     write_bytes(path, encode(torch.atleast_2d(audio), hz))
 
 
+def require_finite(audio: Float[Tensor, "..."], name: str) -> None:
+    """Refuse a waveform that no file and no picture can show.
+
+    Args:
+        audio: waveform of any shape.
+        name: what it is called in the error.
+
+    Raises:
+        UsageError: it holds NaN or infinite values.
+    """
+    if not bool(audio.isfinite().all()):
+        raise UsageError(f"{name} was given to be written", "it holds NaN or infinite values", "look at where it comes from")
+
+
 def wav_bytes(audio: Float[Tensor, "c n"], hz: int) -> bytes:
-    """Encode a waveform in [-1, 1] as 16-bit wav."""
+    """Encode a waveform in [-1, 1] as 16-bit wav; NaN is refused."""
     samples = (_clean(audio) * 32767.0).round().to(torch.int16)
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
@@ -50,7 +63,7 @@ def wav_bytes(audio: Float[Tensor, "c n"], hz: int) -> bytes:
 
 
 def flac_bytes(audio: Float[Tensor, "c n"], hz: int) -> bytes:
-    """Encode a waveform in [-1, 1] of one or two channels as 24-bit flac."""
+    """Encode a waveform in [-1, 1] of one or two channels as 24-bit flac; NaN is refused."""
     layouts = {1: "mono", 2: "stereo"}
     if len(audio) not in layouts or not audio.shape[1]:
         raise ValueError(f"a waveform of shape {tuple(audio.shape)} was given; flac is written of (1, samples) or (2, samples)")
@@ -70,7 +83,7 @@ def flac_bytes(audio: Float[Tensor, "c n"], hz: int) -> bytes:
 
 def waveform(audio: Float[Tensor, "c n"], *, width: int = 800, height: int = 120) -> Image.Image:
     """Draw the range of the samples in every column, one band for each channel, black on white with a line at zero."""
-    sound = audio.detach().float().nan_to_num().clamp(-1.0, 1.0).cpu()
+    sound = _clean(audio)
     picture = np.full((height * len(sound), width), 255, dtype=np.uint8)
     edges = np.linspace(0, sound.shape[1], width + 1).astype(int)
     for channel, samples in enumerate(sound.numpy()):
@@ -93,7 +106,8 @@ def spectrogram(audio: Float[Tensor, "c n"], *, window: int = 1024, scale: Scale
         scale: rows by frequency (`linear`), by octaves from 20 Hz (`log`), or by the ear's mel scale (`mel`).
         hz: sampling rate of the waveform, which the last two need.
     """
-    mono = audio.detach().float().nan_to_num().mean(0).cpu()
+    require_finite(audio, "a sound")
+    mono = audio.detach().float().mean(0).cpu()
     mono = torch.nn.functional.pad(mono, (0, max(0, window - mono.numel())))
     spectrum = torch.stft(mono, window, window // 4, window=torch.hann_window(window), return_complex=True).abs()
     if scale != "linear":
@@ -130,4 +144,5 @@ def _rows(scale: Scale, hz: int, *, num_bins: int, num_rows: int = 160) -> Float
 
 
 def _clean(audio: Tensor) -> Tensor:
-    return audio.detach().float().nan_to_num().clamp(-1.0, 1.0).cpu()
+    require_finite(audio, "a sound")
+    return audio.detach().float().clamp(-1.0, 1.0).cpu()

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from moviegen_core.files import write_bytes
+from moviegen_core.media.sound import require_finite
 
 # ITU-T H.273: BT.709 primaries, transfer and matrix, what players assume where nothing is said.
 _BT709 = 1
@@ -92,7 +93,7 @@ def encode_video(
         name: what the video is called in errors.
 
     Raises:
-        ValueError: a shape or number that cannot be written.
+        ValueError: a shape or number that cannot be written; as a UsageError, sound that holds NaN or infinite values.
     """
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps={fps} was given for {name}; a video has a positive number of frames per second; give one such as 16")
@@ -106,7 +107,7 @@ def encode_video(
         sound = (
             None
             if audio is None
-            else _Sound(container, _lengthened(_channels(audio), len(frames) / rate * audio_hz), audio_hz, audio_codec)
+            else _Sound(container, _lengthened(_channels(audio, name), len(frames) / rate * audio_hz), audio_hz, audio_codec)
         )
         reformatter = VideoReformatter()  # one for all frames: setting it up costs more than using it
         for index, pixels in enumerate(frames):
@@ -114,6 +115,38 @@ def encode_video(
         container.mux(picture.encode(None))
         if sound is not None:
             sound.write(container)
+    return buffer.getvalue()
+
+
+def copy_with_sound(film: str | Path, audio: Float[Tensor, "..."], audio_hz: int, *, audio_codec: AudioCodec = "aac") -> bytes | None:
+    """An mp4 of a video file's picture as it is, neither decoded nor encoded anew, with another sound; None where mp4 cannot hold it.
+
+    Size, rotation, time stamps and quality of the picture stay, and no frame is held in memory. A sound that is shorter than the picture
+    is followed by silence.
+
+    Args:
+        film: the video file.
+        audio: waveform in [-1, 1], as `encode_video` takes it.
+        audio_hz: its sampling rate.
+        audio_codec: as in `encode_video`.
+    """
+    buffer = io.BytesIO()
+    try:
+        with av.open(str(film)) as source, av.open(buffer, mode="w", format="mp4") as container:
+            picture = source.streams.video[0]
+            if picture.codec_context.name not in container.supported_codecs:
+                return None
+            copy = container.add_stream_from_template(picture)
+            duration_s = float((picture.duration or 0) * picture.time_base)
+            sound = _Sound(container, _lengthened(_channels(audio), duration_s * audio_hz), audio_hz, audio_codec)
+            first = picture.start_time or 0
+            for packet in source.demux(picture):
+                if packet.dts is not None:
+                    packet.pts, packet.dts, packet.stream = packet.pts - first, packet.dts - first, copy
+                    container.mux(packet)
+            sound.write(container)
+    except (av.FFmpegError, TypeError):  # time stamps are missing, say
+        return None
     return buffer.getvalue()
 
 
@@ -184,11 +217,12 @@ def _lengthened(waveform, num_samples):
     return np.pad(waveform, ((0, 0), (0, missing))) if missing > 0 else waveform
 
 
-def _channels(audio):
+def _channels(audio, name="a film"):
+    require_finite(audio, f"the sound of {name}")
     waveform = audio.detach().float().cpu().numpy()
     waveform = waveform[None] if waveform.ndim == 1 else waveform
     if waveform.ndim != 2 or waveform.shape[0] not in (1, 2) or not waveform.shape[1]:
         raise ValueError(
             f"a waveform of shape {tuple(audio.shape)} was given; mono is (samples,) or (1, samples), stereo (2, samples); pass one sample"
         )
-    return np.clip(np.nan_to_num(waveform), -1.0, 1.0)
+    return np.clip(waveform, -1.0, 1.0)

@@ -44,11 +44,15 @@ class AudioCaption:
     music_description: str = ""
 
     def __post_init__(self) -> None:
+        for name, kind, noun in (("description", str, "a text"), ("music_description", str, "a text"),
+                                 ("speech", (bool, int), "true or false"), ("singing", (bool, int), "true or false")):  # fmt: skip
+            if not isinstance(getattr(self, name), kind):
+                raise UsageError(f"{name}={getattr(self, name)!r} was given", f"it is {noun}", "correct it")
         for name, low, high, digits in (("quality", 1.0, 10.0, 1), ("music_likelihood", 0.0, 1.0, 2)):
-            value = float(getattr(self, name))
-            if not low <= value <= high:
-                raise UsageError(f"{name}={value:g} was given", f"it lies from {low:g} to {high:g}", "give a number between")
-            object.__setattr__(self, name, round(value, digits))
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not low <= value <= high:
+                raise UsageError(f"{name}={value!r} was given", f"it lies from {low:g} to {high:g}", "give a number between")
+            object.__setattr__(self, name, round(float(value), digits) + 0.0)  # of -0.0 the sign would be written
         if _LIKELIHOOD in self.description:
             raise UsageError(
                 f"the description {self.description[:60]!r} was given",
@@ -76,11 +80,11 @@ class AudioCaption:
         Raises:
             UsageError: it is no such caption.
         """
-        found = _SENTENCES.fullmatch(text.strip())
+        found = _SENTENCES.fullmatch(text.strip()) if isinstance(text, str) else None
         if found is None:
             names = ", ".join(field.name for field in fields(cls))
             raise UsageError(
-                f"the caption {text[:80]!r} was given",
+                f"the caption {str(text)[:80]!r} was given",
                 "it does not hold the sentences of Table 27, in their order",
                 f"build it from its fields, AudioCaption({names}).format()",
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,12 +20,54 @@ def require_sound(autoencoder: Autoencoder) -> AudioAutoencoder:
     return autoencoder
 
 
+def require_sounds(audio: Tensor) -> None:
+    """Refuse what is no batch of sounds."""
+    if audio.ndim != 3 or not audio.is_floating_point():
+        raise UsageError(
+            f"a sound of shape {tuple(audio.shape)} and type {audio.dtype} was given",
+            "sounds are (sounds, channels, samples), of floats in [-1, 1]",
+            "move the axes (`audio[None]` makes a batch of one), or divide integers by their largest",
+        )
+
+
 def require_finite(audio: Float[Tensor, "b a s"], keys: Sequence[str]) -> None:
     """Refuse sounds with NaN or infinity, by the first one's key."""
     finite = audio.isfinite().flatten(1).all(1)
     if not finite.all():
         bad = [key for key, is_finite in zip(keys, finite.tolist(), strict=True) if not is_finite]
         raise UsageError(f"the sound {bad[0]!r} holds NaN or infinity", "samples are numbers from -1 to 1", "mend or leave out that sound")
+
+
+def require_whole(batch: MediaBatch) -> None:
+    """Refuse a batch whose parts are not one for each sample, or of another form than `MediaBatch` tells."""
+    size, extras = len(batch), batch.extras
+    if not size or isinstance(batch.captions, str) or not all(isinstance(caption, str) for caption in batch.captions):
+        raise UsageError(
+            f"captions={batch.captions!r} was given", "there is a list of one text for each sound", "give texts; an empty one says nothing"
+        )
+    if len(batch.keys) != size:
+        raise UsageError(f"{len(batch.keys)} keys were given for {size} captions", "each sound has its own", "give as many")
+    wanted = (("video", batch.video, "b3thw"), ("fps", batch.fps, "b"), ("audio", batch.audio, "bas"), ("latents", batch.latents, "bct"),
+              ("visual_features", extras.get("visual_features"), "bfe"), ("visual_fps", extras.get("visual_fps"), "b"))  # fmt: skip
+    for name, given, axes in wanted:
+        if given is not None and not _has_form(given, axes, size):
+            raise UsageError(
+                f"{name} of shape {tuple(given.shape)} and type {given.dtype} was given",
+                f"for {size} captions it is ({', '.join(axes.replace('b', str(size)))}), of floats that are numbers",
+                f"correct {name}, or give one caption for each sound",
+            )
+    mask = extras.get("context_mask")
+    if mask is not None and (mask.ndim != 2 or mask.dtype != torch.bool):
+        raise UsageError(
+            f"a context_mask of shape {tuple(mask.shape)} and type {mask.dtype} was given", "it is (b, t), true or false", "correct it"
+        )
+
+
+def _has_form(given: Tensor, axes: str, size: int) -> bool:
+    """Whether a tensor is of floats and has these axes, a digit being a size. What is replaced of a sound may be anything."""
+    sizes = {index: int(axis) for index, axis in enumerate(axes) if axis.isdigit()} | {0: size}
+    fits = given.ndim == len(axes) and all(given.shape[index] == wanted for index, wanted in sizes.items())
+    return fits and given.is_floating_point() and (axes in ("b", "bas") or bool(given.isfinite().all()))
 
 
 def require_condition(batch: MediaBatch) -> None:

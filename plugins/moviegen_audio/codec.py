@@ -19,7 +19,7 @@ from moviegen_audio.convolution import Conv1d, ConvTranspose1d, Start
 from moviegen_audio.filter_bank import Bands, identity_kernel, patch_kernel, split_kernel, unpatch_kernel
 from moviegen_audio.snake import Snake1d
 from moviegen_audio.streaming import Geometry
-from moviegen_core.errors import UsageError
+from moviegen_core.errors import UsageError, require_at_least
 
 DILATIONS = (1, 3, 9)
 # Residual branches start small, so that a deep network starts close to its resampling convolutions alone.
@@ -224,6 +224,8 @@ class CodecNetwork(nn.Module):
         filter_bank: bool = False,
     ) -> None:
         super().__init__()
+        require_at_least(1, encoder_width=encoder_width, decoder_width=decoder_width)
+        require_at_least(1, audio_channels=audio_channels, latent_channels=latent_channels)
         if not strides or min(strides) < 2 or patch_size < 1:
             raise UsageError(
                 f"strides={list(strides)} and patch_size={patch_size} were given",

@@ -107,6 +107,19 @@ def kernel(layer: Conv1d | ConvTranspose1d) -> Tensor:
 
 
 @torch.no_grad()
+def fold_weight_norm(module: nn.Module) -> None:
+    """Replace gains and directions by the kernels that they make, in the layout that convolutions read: for use, not for training.
+
+    Every call is spared making the kernels, which costs as much as decoding a fraction of a second. Weights that have gains cannot be
+    loaded any more.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (Conv1d, ConvTranspose1d)):
+            layer.weight = nn.Parameter(kernel(layer).transpose(1, 2).contiguous().transpose(1, 2), requires_grad=False)
+            layer.gain = None
+
+
+@torch.no_grad()
 def _draw(layer: Conv1d | ConvTranspose1d, deviation: float, start: Start | None) -> None:
     nn.init.normal_(layer.weight, std=deviation)
     if start is not None and not layer.weight.is_meta:

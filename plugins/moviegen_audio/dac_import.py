@@ -65,12 +65,13 @@ def load_dac(network: CodecNetwork, source: str | Path | Mapping[str, Tensor]) -
             waiting.discard(ours)
     report.untouched = [path for path in layers if path in waiting]
     if not report.taken:
-        first = next(iter(report.refused.items()), None)
+        first = next((item for item in report.refused.items() if item[0]), None)
         told = f"e.g. {first[0]}: {first[1]}" if first else "it holds no tensors"
         raise UsageError(
             f"{name} was given to start a DAC-VAE from",
             f"none of its layers fits; {told}",
-            "give weights in the layout of transformers' DacModel, and equal encoder_width, decoder_width and strides",
+            "give weights in the layout of transformers' DacModel, and equal encoder_width, decoder_width and strides; "
+            "a training of a DacVae goes on with --ckpt_path",
         )
     return report
 

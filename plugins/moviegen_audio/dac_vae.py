@@ -24,6 +24,7 @@ from moviegen_audio.loss import (
 from moviegen_audio.metrics import SoundMetrics
 from moviegen_audio.spectral import LOG_FLOOR
 from moviegen_audio.streaming import ChunkedMap
+from moviegen_core.adversarial import TaughtByDiscriminator
 from moviegen_core.autoencoder import AudioAutoencoder
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
@@ -33,7 +34,7 @@ from moviegen_core.randomness import seed_step
 logger = logging.getLogger(__name__)
 
 
-class DacVae(AudioAutoencoder):
+class DacVae(TaughtByDiscriminator, AudioAutoencoder):
     """The DAC-VAE of Movie Gen Audio, 6.1.3: Descript Audio Codec with a Gaussian bottleneck in place of its quantiser.
 
     s samples encode to ceil(s / hop) latent frames, the hop being `patch_size` times the product of the strides, and decode to hop times
@@ -69,7 +70,7 @@ class DacVae(AudioAutoencoder):
             memory that of a chunk. None takes sounds whole.
 
     Raises:
-        UsageError: sizes that do not fit together.
+        UsageError: sizes that do not fit together; an optimizer for a discriminator that is not there.
     """
 
     def __init__(
@@ -98,6 +99,11 @@ class DacVae(AudioAutoencoder):
         discriminator_clip_norm: float | None = 10.0,
         chunk_frames: int | None = None,
     ) -> None:
+        if discriminator is None and discriminator_optimizer is not None:
+            raise UsageError("discriminator_optimizer was given", "there is no discriminator to train", "give `discriminator` too")
+        for name, norm in (("gradient_clip_norm", gradient_clip_norm), ("discriminator_clip_norm", discriminator_clip_norm)):
+            if norm is not None and not norm > 0:
+                raise UsageError(f"{name}={norm} was given", "a largest norm is above 0", "give e.g. 10, or null to leave gradients alone")
         hop_length = patch_size * math.prod(strides)
         super().__init__(latent_channels=latent_channels, sample_rate=sample_rate, hop_length=hop_length, audio_channels=audio_channels)
         self.network = CodecNetwork(
@@ -121,15 +127,12 @@ class DacVae(AudioAutoencoder):
             log_floor=log_floor,
         )
         self.dac_checkpoint = dac_checkpoint
-        self.factories = (optimizer, discriminator_optimizer or optimizer, lr_scheduler, discriminator)
+        self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
+        self.lr_scheduler, self.discriminator_factory = lr_scheduler, discriminator
         self.gradient_clip_norm, self.discriminator_clip_norm = gradient_clip_norm, discriminator_clip_norm
-        self.discriminator: nn.Module | None = None
         self.automatic_optimization = discriminator is None
         # Measures are kept out of the module tree, so that they are neither trained nor saved.
         self._helpers: dict[str, Any] = {}
-        # The discriminator serves training alone: it is saved beside the weights, so that those fit whoever only encodes and decodes.
-        self.register_state_dict_post_hook(_without_discriminator)
-        self.register_load_state_dict_post_hook(_forgive_discriminator)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew and forget the latents' statistics."""
@@ -186,14 +189,9 @@ class DacVae(AudioAutoencoder):
 
     def setup(self, stage: str) -> None:
         """Build what only some stages need."""
-        if stage == "fit" and self.factories[3] is not None and self.discriminator is None:
-            self.discriminator = self.factories[3](self.audio_channels)
-            if self.trainer.precision == "16-mixed":
-                raise UsageError(
-                    "trainer.precision=16-mixed was given together with a discriminator",
-                    "its optimizers are stepped by hand, and gradients are not scaled for them",
-                    "set trainer.precision to bf16-mixed or 32-true",
-                )
+        if stage == "fit" and self.discriminator_factory is not None and self.discriminator is None:
+            self.discriminator = self.discriminator_factory(self.audio_channels)
+            self.refuse_fp16()
         if stage == "fit" and self.dac_checkpoint is not None:
             logger.info("%s", load_dac(self.network, self.dac_checkpoint).summary())
         if stage in ("fit", "validate", "test"):
@@ -202,13 +200,12 @@ class DacVae(AudioAutoencoder):
 
     def configure_optimizers(self) -> Any:
         """The autoencoder's optimizer, the discriminator's where there is one, and their schedules."""
-        make, make_discriminator, make_schedule, _ = self.factories
-        optimizers = [make(list(self.network.parameters()))]
+        optimizers = [self.optimizer(list(self.network.parameters()))]
         if self.discriminator is not None:
-            optimizers.append(make_discriminator(list(self.discriminator.parameters())))
-        if make_schedule is None:
+            optimizers.append(self.discriminator_optimizer(list(self.discriminator.parameters())))
+        if self.lr_scheduler is None:
             return optimizers
-        schedules = [make_schedule(optimizer) for optimizer in optimizers]
+        schedules = [self.lr_scheduler(optimizer) for optimizer in optimizers]
         if isinstance(schedules[0], ReduceLROnPlateau):
             if not self.automatic_optimization:
                 raise UsageError(
@@ -312,16 +309,6 @@ class DacVae(AudioAutoencoder):
         kl.reset()
         return values
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the discriminator beside the weights."""
-        if self.discriminator is not None:
-            checkpoint["discriminator"] = self.discriminator.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the discriminator up again."""
-        if self.discriminator is not None and "discriminator" in checkpoint:
-            self.discriminator.load_state_dict(checkpoint["discriminator"])
-
     def _helper(self, name: str) -> Any:
         return self._helpers[name].to(self.device)
 
@@ -347,12 +334,3 @@ def _whole_frames(pieces: Iterable[Tensor], hop: int) -> Iterator[Tensor]:
 
 def _padded(audio: Tensor, hop: int) -> Tensor:
     return nn.functional.pad(audio, (0, -audio.shape[-1] % hop))
-
-
-def _without_discriminator(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}discriminator.")]:
-        del state[key]
-
-
-def _forgive_discriminator(module: nn.Module, incompatible: Any) -> None:
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if ".discriminator." not in f".{key}"]

@@ -4,6 +4,7 @@ Each gives its feature maps, the last of which is a map of scores.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moviegen_audio.spectral import stft
+from moviegen_core.errors import UsageError, require_at_least
 
 _SLOPE = 0.1
 
@@ -58,6 +60,12 @@ class BandDiscriminator(nn.Module):
         self.window = window
         size = window // 2 + 1
         self.borders = [int(share * size) for share in bands]
+        if any(last <= first for first, last in pairwise(self.borders)):
+            raise UsageError(
+                f"a discriminator's window of {window} samples was given",
+                f"of its {size} frequencies none is left for some of the bands {list(bands)}",
+                "give longer windows, e.g. 512",
+            )
         shapes = [((3, 9), (1, 1)), *[((3, 9), (1, 2))] * 3, ((3, 3), (1, 1))]
         self.bands = nn.ModuleList()
         for _ in self.borders[1:]:
@@ -91,6 +99,9 @@ class SoundDiscriminator(nn.Module):
         windows: window lengths in samples (2048, 1024, 512).
         period_channels: channels of the first layer of each period discriminator (32).
         band_channels: channels of the band discriminators (32).
+
+    Raises:
+        UsageError: there is nothing that judges, or a size that nothing can be made of.
     """
 
     def __init__(
@@ -103,6 +114,13 @@ class SoundDiscriminator(nn.Module):
         band_channels: int = 32,
     ) -> None:
         super().__init__()
+        if not (periods or windows) or min(periods, default=1) < 1:
+            raise UsageError(
+                f"periods={list(periods)} and windows={list(windows)} were given to SoundDiscriminator",
+                "it has at least one of either, and a period is at least one sample",
+                "give e.g. [2, 3, 5] and [512], or no discriminator",
+            )
+        require_at_least(1, period_channels=period_channels, band_channels=band_channels)
         self.parts = nn.ModuleList(
             PeriodDiscriminator(audio_channels=audio_channels, period=period, base_channels=period_channels) for period in periods
         )

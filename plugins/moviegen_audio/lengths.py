@@ -1,9 +1,12 @@
 """How long a sound shall be, by what is known of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
+
+LONGEST_S = 86400.0  # so that a slip of the pen asks for no memory that no machine has
 
 
 def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]:
@@ -24,8 +27,10 @@ def lengths_of(batch: MediaBatch, audio_hz: int, duration_s: float) -> list[int]
     elif batch.audio is not None and batch.audio_hz is not None:
         durations = [batch.audio.shape[2] / batch.audio_hz] * len(batch)
     else:
-        metadata = batch.metadata or [{}] * len(batch)
-        durations = [float(told.get("duration_s") or duration_s) for told in metadata]
+        told = batch.metadata or [{}] * len(batch)
+        # Beside cached latents `duration_s` is that of the file which they are a chunk of.
+        own = [_encoded_s(metadata) if batch.latents is not None else metadata.get("duration_s") for metadata in told]
+        durations = [_told(seconds, duration_s) for seconds in own]
     return [num_samples_of(seconds, audio_hz) for seconds in durations]
 
 
@@ -33,11 +38,30 @@ def num_samples_of(duration_s: float, audio_hz: int) -> int:
     """Samples of a sound, at least one.
 
     Raises:
-        UsageError: the duration is not above 0, or no number.
+        UsageError: the duration is not above 0, more than a day, or no number.
     """
-    if not 0.0 < duration_s < float("inf"):
-        raise UsageError(f"a duration of {duration_s:g} s was given", "a sound lasts some time", "give seconds above 0")
+    if not 0.0 < duration_s <= LONGEST_S:
+        exists = "a sound lasts some time, and no longer than a day"
+        raise UsageError(f"a duration of {duration_s:g} s was given", exists, "give seconds above 0")
     return max(1, round(duration_s * audio_hz))
+
+
+def _encoded_s(metadata: Mapping[str, Any]) -> float | None:
+    """Seconds of the sound that a cached latent was made of, as `LatentShardWriter` notes them."""
+    encoded = metadata.get("encoded") or {}
+    return encoded["samples"] / encoded["audio_hz"] if encoded.get("audio_hz") else None
+
+
+def _told(wanted: Any, default_s: float) -> float:
+    """Seconds by a sample's metadata, which may be those of a file of prompts; the default where they say nothing."""
+    if wanted is None:
+        return default_s
+    try:
+        if not isinstance(wanted, bool):
+            return float(wanted)
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"duration_s={wanted!r} was given", "it is a number of seconds", "give e.g. 5, or leave it out for the model's own")
 
 
 def _seconds(num_frames: int, fps: float) -> float:
@@ -47,17 +71,13 @@ def _seconds(num_frames: int, fps: float) -> float:
 
 
 def durations_of(data: Any) -> list[float]:
-    """Seconds of the sounds that a data module trains on, by its `duration_s`, or its frames and their rate, or those of its buckets;
-    none where it does not say.
+    """Seconds of the sounds that a data module trains on: its `durations`, or the frames of its clips over their rate; none where it does
+    not say, as with cached latents of any length.
     """
-    if getattr(data, "latents", False) and not getattr(data, "bucketed", False):
+    if getattr(data, "latents", False):
         return []
-    found = []
-    for bucket in getattr(data, "buckets", None) or [data]:
-        duration_s = getattr(bucket, "duration_s", None)
-        num_frames, fps = (getattr(bucket, name, None) or getattr(data, name, None) for name in ("num_frames", "fps"))
-        if duration_s is not None:
-            found += [float(seconds) for seconds in (duration_s if isinstance(duration_s, (list, tuple)) else [duration_s])]
-        elif num_frames and fps:
-            found.append(num_frames / float(fps))
-    return found
+    if durations := getattr(data, "durations", None):
+        return [float(seconds) for seconds in durations]
+    clips = getattr(data, "buckets", None) or [data]
+    sizes = [[getattr(clip, name, None) or getattr(data, name, None) for name in ("num_frames", "fps")] for clip in clips]
+    return [num_frames / float(fps) for num_frames, fps in sizes if num_frames and fps]

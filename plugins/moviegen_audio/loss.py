@@ -1,5 +1,6 @@
 """Losses of the DAC-VAE: distances of spectra and waveforms, KL, and least-squares adversarial terms with feature matching."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -8,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moviegen_audio.bottleneck import Posterior
-from moviegen_audio.spectral import LOG_FLOOR, MelDistance, StftDistance
-from moviegen_core.errors import UsageError
+from moviegen_audio.spectral import LOG_FLOOR, MelDistance, StftDistance, require_windows
+from moviegen_core.errors import UsageError, require_at_least
 
 # Sounds fainter than this (-60 dB of full scale) are not made up for: what they hold is mostly the noise of the recording.
 _FAINTEST = 1e-3
@@ -31,7 +32,7 @@ class SoundLossWeights:
         adversarial_start_step: first step at which the discriminator counts.
 
     Raises:
-        UsageError: a weight is negative.
+        UsageError: a weight is negative or infinite.
     """
 
     mel: float = 15.0
@@ -45,7 +46,7 @@ class SoundLossWeights:
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"loss.{name} is {getattr(self, name)}", "weights are 0 (off) or more", "set it to 0 or above")
 
 
@@ -61,7 +62,7 @@ class ReconstructionLoss(nn.Module):
         log_floor: smallest magnitude that the logarithms tell apart (DAC: 1e-5).
 
     Raises:
-        UsageError: windows and bands are not equally many, or no distance is switched on.
+        UsageError: windows and bands are not equally many, a distance that counts has none, or no distance is switched on.
     """
 
     def __init__(
@@ -81,7 +82,12 @@ class ReconstructionLoss(nn.Module):
                 "every window has its number of bands",
                 "give as many of the one as of the other",
             )
-        if not log_floor > 0:
+        if weights.mel:
+            require_windows("mel_windows", mel_windows)
+            require_at_least(1, mel_bands=min(mel_bands))
+        if weights.stft:
+            require_windows("stft_windows", stft_windows)
+        if not 0 < log_floor < math.inf:
             raise UsageError(f"log_floor={log_floor} was given", "logarithms are of what is above 0", "give e.g. 1e-5")
         if not (weights.mel or weights.stft or weights.waveform or weights.relative_waveform):
             raise UsageError(

@@ -17,7 +17,8 @@ class MultiDiffusion(WindowedSampler):
         hop: distance n_hop between the ends of neighbours, at most `window` (750, that is 30 s, in the paper).
         shape: `triangular` weights a segment by a Bartlett window, so that it fades in and out over the overlap; `uniform` averages.
         windows_per_batch: segments of one length that share a pass of the network.
-        **options: those of `GuidedSampler`; the paper samples with `MidpointSolver`, `LinearSchedule`, 64 steps and dynamic guidance of 3.
+        **options: those of `GuidedSampler`; the paper samples with `MidpointSolver`, 64 steps and dynamic guidance, its weight of 3 being a
+            `guidance_scale` of 4.
 
     Raises:
         UsageError: the lengths do not fit.

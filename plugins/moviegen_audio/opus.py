@@ -36,7 +36,7 @@ def code_with_opus(audio: Float[Tensor, "a s"], *, sample_rate: int = 48000, bit
         bit_rate: bits per second to aim at (Opus takes 500 to 512000 per channel).
 
     Raises:
-        UsageError: the rate or the channels are not Opus's, the sound is empty, or libav was built without libopus.
+        UsageError: a rate or the channels are not Opus's, the sound is empty, or libav was built without libopus.
     """
     channels, length = audio.shape
     if sample_rate not in RATES_HZ or channels not in (1, 2) or not length:
@@ -45,6 +45,8 @@ def code_with_opus(audio: Float[Tensor, "a s"], *, sample_rate: int = 48000, bit
             f"it takes one or two channels at {', '.join(map(str, RATES_HZ))} Hz",
             "resample or mix it down first",
         )
+    if not 500 <= bit_rate <= 512_000 * channels:
+        raise UsageError(f"bit_rate={bit_rate} was given", "Opus takes 500 to 512000 bits per second and channel", "give e.g. 24000")
     if "libopus" not in av.codecs_available:
         raise UsageError("a sound was given to Opus", "this libav has no libopus", "install PyAV from its own wheels")
     file, num_bytes = _encode(audio, sample_rate, bit_rate)

@@ -9,20 +9,12 @@ from torch import Tensor
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
 
-_ENVELOPE_HZ = 100
-_WINDOW = 1024
+_ENVELOPE_HZ = 100  # about: hops are whole samples
+_WINDOW_S = 0.02
 
 
 class Scorer(ABC):
-    """Tells which of several sounds is best. One with weights loads them at its first use.
-
-    Any class with a method `score` counts as one, in YAML too. It is no `Protocol`, because jsonargparse takes classes for one only where
-    annotations are the very same, which those of jaxtyping never are.
-    """
-
-    @classmethod
-    def __subclasshook__(cls, other: type) -> bool:
-        return callable(getattr(other, "score", None)) if cls is Scorer else NotImplemented
+    """Tells which of several sounds is best; the base class of your own. One with weights loads them at its first use."""
 
     @abstractmethod
     def score(self, audio: Float[Tensor, "b a s"], audio_hz: int, batch: MediaBatch) -> Float[Tensor, " b"]:
@@ -58,19 +50,19 @@ class OnsetSyncScorer(Scorer):
                 "give a video and its fps, or num_candidates 1, or another scorer",
             )
         motion = motion_energy(batch.video.to(audio.device))
-        onsets = per_frame(onset_strength(audio, audio_hz), batch.fps.to(audio.device), motion.shape[1])
+        strength, envelope_hz = onset_strength(audio, audio_hz)
+        onsets = per_frame(strength, envelope_hz, batch.fps.to(audio.device), motion.shape[1])
         lags = range(-self.max_lag, self.max_lag + 1)
-        return torch.stack([_correlation(onsets.roll(lag, dims=1), motion) for lag in lags]).amax(0)
+        return torch.stack([_correlation(_shifted(onsets, lag), motion) for lag in lags]).amax(0)
 
 
-def onset_strength(audio: Float[Tensor, "b a s"], audio_hz: int) -> Float[Tensor, "b k"]:
-    """Rise of the logarithmic spectrum, summed over frequencies, a hundred times a second."""
-    mono = audio.float().mean(1)
-    hop = max(1, audio_hz // _ENVELOPE_HZ)
-    window = torch.hann_window(_WINDOW, device=audio.device)
-    spectrum = torch.stft(mono, _WINDOW, hop, window=window, pad_mode="constant", return_complex=True).abs()
+def onset_strength(audio: Float[Tensor, "b a s"], audio_hz: int) -> tuple[Float[Tensor, "b k"], float]:
+    """Rise of the logarithmic spectrum, summed over frequencies, about a hundred times a second; and how often exactly."""
+    mono, hop, size = audio.float().mean(1), max(1, audio_hz // _ENVELOPE_HZ), max(2, round(_WINDOW_S * audio_hz))
+    window = torch.hann_window(size, device=audio.device)
+    spectrum = torch.stft(mono, size, hop, window=window, pad_mode="constant", return_complex=True).abs()
     level = torch.log1p(100.0 * spectrum)
-    return torch.nn.functional.pad(level.diff(dim=2).clamp_min(0.0).sum(1), (1, 0))
+    return torch.nn.functional.pad(level.diff(dim=2).clamp_min(0.0).sum(1), (1, 0)), audio_hz / hop
 
 
 def motion_energy(video: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b f"]:
@@ -78,12 +70,18 @@ def motion_energy(video: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b f"]:
     return torch.nn.functional.pad(video.float().diff(dim=2).abs().mean((1, 3, 4)), (1, 0))
 
 
-def per_frame(envelope: Float[Tensor, "b k"], fps: Float[Tensor, " b"], num_frames: int) -> Float[Tensor, "b f"]:
-    """Sum an envelope, sampled a hundred times a second, over the time for which each video frame lasts."""
-    times = torch.arange(envelope.shape[1], device=envelope.device) / _ENVELOPE_HZ
+def per_frame(envelope: Float[Tensor, "b k"], envelope_hz: float, fps: Float[Tensor, " b"], num_frames: int) -> Float[Tensor, "b f"]:
+    """Sum an envelope of some rate over the time for which each video frame lasts."""
+    times = torch.arange(envelope.shape[1], device=envelope.device) / envelope_hz
     frames = (times * fps[:, None]).floor().long()
     total = envelope.new_zeros(len(envelope), num_frames + 1)  # the last one takes what is heard beyond the video
     return total.scatter_add(1, frames.clamp(max=num_frames), envelope)[:, :num_frames]
+
+
+def _shifted(envelope: Float[Tensor, "b f"], lag: int) -> Float[Tensor, "b f"]:
+    """The envelope `lag` frames later; nothing comes in from the other end."""
+    length = envelope.shape[1]
+    return torch.nn.functional.pad(envelope, (max(lag, 0), max(-lag, 0)))[:, max(-lag, 0) :][:, :length]
 
 
 def _correlation(a: Float[Tensor, "b f"], b: Float[Tensor, "b f"]) -> Float[Tensor, " b"]:

@@ -1,7 +1,8 @@
 """How well sounds go with texts or videos: the cosine of contrastive embeddings, for filtering, metrics and the choice among candidates."""
 
 import json
-from abc import ABC, abstractmethod
+import zipfile
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moviegen_audio.scorer import Scorer
 from moviegen_audio.tagging import windows
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError
 from moviegen_text.pretrained import Dtype, FrozenEncoder, load_encoder, load_pretrained
 
 
-class SimilarityScorer(ABC):
+class SimilarityScorer(Scorer):
     """Likeness of sounds to what they are made for: captions, or videos, of the same batch."""
 
     @abstractmethod
@@ -29,9 +31,9 @@ class SimilarityScorer(ABC):
 
     @torch.no_grad()
     def score(self, audio: Float[Tensor, "b a s"], audio_hz: int, batch: MediaBatch) -> Float[Tensor, " b"]:
-        """Cosine of each sound's embedding and that of its sample in the batch, -1 to 1; larger is likelier."""
+        """Cosine of each sound's embedding and that of its sample in the batch, -1 to 1."""
         if len(audio) != len(batch):
-            raise ValueError(f"{len(audio)} sounds were given with a batch of {len(batch)} samples; give one sound for each")
+            raise UsageError(f"{len(audio)} sounds were given", f"the batch has {len(batch)} samples", "give one sound for each")
         sounds = self.embed_audio(audio, audio_hz).float()
         return nn.functional.cosine_similarity(sounds, self.embed_conditions(batch).to(sounds), dim=-1)
 
@@ -110,12 +112,15 @@ class ExportedAudioVideoScorer(SimilarityScorer):
                 f"it lacks {', '.join(missing)}" if path.is_dir() else "there is no such folder",
                 "export a contrastive model with `torch.export.save` as `help(ExportedAudioVideoScorer)` says",
             )
-        told = json.loads((path / "scorer.json").read_text(encoding="utf-8"))
+        try:
+            told = json.loads((path / "scorer.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{path / 'scorer.json'} was given", f"it is no json: {error}", "correct it") from error
         wanted = ("audio_hz", "window_s", "num_frames", "size_px", "mean", "std")
         if absent := [name for name in wanted if name not in told]:
             raise UsageError(f"{path / 'scorer.json'} was given", f"it lacks {', '.join(absent)}", "add what the model was trained with")
         self.facts: dict[str, Any] = {name: told[name] for name in wanted}
-        self.audio, self.video = (torch.export.load(path / name).module() for name in ("audio.pt2", "video.pt2"))
+        self.audio, self.video = (_program(path / name) for name in ("audio.pt2", "video.pt2"))
 
     @torch.no_grad()
     def embed_audio(self, audio: Float[Tensor, "b a s"], audio_hz: int) -> Float[Tensor, "b e"]:
@@ -159,6 +164,12 @@ class ExportedAudioVideoScorer(SimilarityScorer):
         frames = nn.functional.interpolate(frames, size=size, mode="bilinear", antialias=True, align_corners=False)
         mean, std = (torch.tensor(facts[name]).view(3, 1, 1) for name in ("mean", "std"))
         return ((frames - mean) / std).unflatten(0, (count, num_frames)).movedim(2, 1)
+
+
+def _program(path: Path) -> nn.Module:
+    if not zipfile.is_zipfile(path):  # before torch tells of it at length
+        raise UsageError(f"{path} was given", "it is no program of `torch.export.save`, or cut short", "export or copy it again")
+    return torch.export.load(path).module()
 
 
 def _embeddings(found: Any) -> Tensor:

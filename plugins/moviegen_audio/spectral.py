@@ -12,6 +12,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moviegen_core.errors import UsageError
+
 # The Slaney scale: linear below 1 kHz, logarithmic above, 27 mel from 1 to 6.4 kHz.
 _LINEAR_HZ, _BREAK_HZ, _MELS_PER_E = 200.0 / 3.0, 1000.0, 27.0 / math.log(6.4)
 LOG_FLOOR = 1e-5  # DAC's
@@ -33,6 +35,20 @@ def stft(audio: Float[Tensor, "b a s"], *, window: int, hop: int | None = None) 
         return_complex=True,
     )
     return spectra.unflatten(0, audio.shape[:2])
+
+
+def require_windows(name: str, windows: Sequence[int]) -> None:
+    """Refuse window lengths that `stft` cannot take: none at all, or below 4 samples, a quarter of which is no hop.
+
+    Raises:
+        UsageError: they are.
+    """
+    if not windows or min(windows) < 4:
+        raise UsageError(
+            f"{name}={list(windows)} was given",
+            "there is at least one window, of 4 samples or more",
+            "give e.g. [512, 2048], or turn the loss off",
+        )
 
 
 @lru_cache(maxsize=64)

@@ -1,5 +1,6 @@
 """Synthetic sounds, drawn while training: chords, clicks, noise bursts and sweeps, with the truth about them as metadata."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from scipy import signal
 from torch.utils.data import IterableDataset, get_worker_info
 
 from moviegen_core.batch import MediaBatch
-from moviegen_core.errors import UsageError
+from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.parallel.place import data_place
 from moviegen_data.toyworld.stream import ResumableLoader
 
@@ -54,16 +55,18 @@ class SyntheticSounds(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if duration_s * audio_hz < 1 or audio_channels < 1:
+        if not 1 <= duration_s * audio_hz < math.inf or audio_channels < 1:
             raise UsageError(
                 f"sounds of {duration_s} s at {audio_hz} Hz with {audio_channels} channels were asked for",
                 "a sound has at least one sample and one channel",
-                "raise duration_s, audio_hz or audio_channels",
+                "correct duration_s, audio_hz or audio_channels",
             )
+        require_at_least(1, batch_size=batch_size)
+        require_at_least(0, num_workers=num_workers)
         if not kinds or set(kinds) - set(KINDS):
             raise UsageError(f"kinds={list(kinds)} was given", f"known are {', '.join(KINDS)}", "give one or more of them")
         self.counts = {"train": num_train, "val": num_val, "predict": num_predict}
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.batch_size, self.num_workers, self.durations = batch_size, num_workers, [duration_s]
         self.drawing: dict[str, Any] = {
             "num_samples": round(duration_s * audio_hz),
             "audio_hz": audio_hz,

@@ -28,8 +28,8 @@ class AudioTagger:
     """
 
     def __init__(self, *, pretrained: str, window_s: float = 10.0, exclusive: bool = False, dtype: Dtype = "float32") -> None:
-        if not window_s > 0:
-            raise UsageError(f"window_s={window_s} was given", "a window has a length", "give seconds above 0, e.g. 10")
+        if not 0.1 <= window_s < float("inf"):
+            raise UsageError(f"window_s={window_s} was given", "a window lasts 0.1 s or longer", "give seconds, e.g. 10")
         self.extractor = load_pretrained(AutoFeatureExtractor.from_pretrained, pretrained, what="audio tags")
         self.network = FrozenEncoder(
             lambda: load_encoder(AutoModelForAudioClassification.from_pretrained, pretrained, what="audio tags", dtype=dtype)
@@ -44,6 +44,8 @@ class AudioTagger:
     def _tag_one(self, sound: Float[Tensor, "a s"], audio_hz: int) -> dict[str, float]:
         network = self.network.on(sound.device)
         pieces = windows(sound, audio_hz, self.extractor.sampling_rate, self.window_s)
+        # Extractors need a spectrum's length; a sound of less than 0.1 s is followed by silence.
+        pieces = [np.pad(piece, (0, max(0, self.extractor.sampling_rate // 10 - len(piece)))) for piece in pieces]
         features = self.extractor(pieces, sampling_rate=self.extractor.sampling_rate, return_tensors="pt", padding=True)
         inputs = {name: value.to(sound.device, self.dtype if value.is_floating_point() else None) for name, value in features.items()}
         logits = network(**inputs).logits.float()
@@ -55,11 +57,13 @@ def windows(sound: Float[Tensor, "a s"], from_hz: int, to_hz: int, window_s: flo
     """Mono pieces of a sound at another rate, `window_s` long; the last is shorter, but not so short that it says nothing.
 
     Raises:
-        ValueError: the sound is empty, or holds NaN or infinite values.
+        UsageError: the sound is empty or without channels, holds NaN or infinite values, or its rate is below 1.
     """
-    if not sound.shape[-1] or not bool(sound.isfinite().all()):
-        raise ValueError(
-            f"a sound of shape {tuple(sound.shape)} was given that is empty, or holds NaN or infinite values; look at its source"
+    if sound.ndim != 2 or not sound.numel() or not bool(sound.isfinite().all()) or from_hz < 1:
+        raise UsageError(
+            f"a sound of shape {tuple(sound.shape)} and {from_hz} Hz was given",
+            "it is not (channels, samples), empty, or holds NaN or infinite values",
+            "look at its source",
         )
     mono = resample(sound.float().mean(0, keepdim=True).cpu().numpy(), from_hz, to_hz)[0]
     length = round(window_s * to_hz)

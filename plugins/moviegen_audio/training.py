@@ -11,13 +11,13 @@ from torch import Tensor
 
 from moviegen_audio.candidates import Candidate, best_of, candidate_keys, checked_score
 from moviegen_audio.captions import AudioCaption
-from moviegen_audio.checking import require_condition, require_finite, require_sound
+from moviegen_audio.checking import require_condition, require_finite, require_sound, require_sounds, require_whole
 from moviegen_audio.conditioners import VideoFrames
 from moviegen_audio.infilling import Spans, join, kept_outside, known_frames
-from moviegen_audio.lengths import durations_of, lengths_of, num_samples_of
+from moviegen_audio.lengths import LONGEST_S, durations_of, lengths_of, num_samples_of
 from moviegen_audio.model import too_long
 from moviegen_audio.scorer import Scorer
-from moviegen_audio.segments import LATENT_HZ, SegmentConditionings
+from moviegen_audio.segments import SegmentConditionings, captions_of
 from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
@@ -154,9 +154,7 @@ class VideoToAudio(FlowModel):
                 "it is learnt from one or the other",
                 "give sound and `model.autoencoder`",
             )
-        self._check_rate(batch.audio_hz)
-        require_finite(batch.audio, batch.keys)
-        return self._encode(batch.audio)
+        return self._encode(require_sound(self.autoencoder).sound_of(batch))
 
     def _encode(self, audio: Float[Tensor, "b a s"]) -> Float[Tensor, "b c t"]:
         with self._frozen_precision():
@@ -197,6 +195,10 @@ class VideoToAudio(FlowModel):
         """
         batch = self._batch(captions, keys, video, fps)
         if segment_captions is not None:
+            if len(segment_captions) != len(batch) or any(isinstance(given, str) for given in segment_captions):
+                raise UsageError(
+                    f"segment_captions={segment_captions!r} was given", f"there are {len(batch)} sounds", "give a list of texts for each"
+                )
             batch.metadata = [{SEGMENT_CAPTIONS: [str(caption) for caption in given]} for given in segment_captions]
         lengths = lengths_of(batch, self.audio_hz, self.duration_s) if duration_s is None else [num_samples_of(duration_s, self.audio_hz)]
         return self.make(batch, max(lengths), drop=drop).audio
@@ -239,6 +241,7 @@ class VideoToAudio(FlowModel):
             video: the videos that the sounds are for.
             fps: their frames per second.
         """
+        require_sounds(audio)
         if (kept is None) == (not spans_s):
             raise UsageError("both or neither of `spans_s` and `kept` were given", "either says what is generated", "give one of them")
         if kept is None:
@@ -255,9 +258,12 @@ class VideoToAudio(FlowModel):
             after_s: seconds to generate after them.
             given: captions, keys, video and fps of the whole, as for `infill`.
         """
-        if min(before_s, after_s) < 0.0:
+        require_sounds(audio)
+        if not (0.0 <= before_s <= LONGEST_S and 0.0 <= after_s <= LONGEST_S):
             raise UsageError(
-                f"before_s={before_s:g} and after_s={after_s:g} were given", "a sound grows by them", "give seconds of 0 or more"
+                f"before_s={before_s:g} and after_s={after_s:g} were given",
+                "a sound grows by them, a day at most",
+                "give seconds of 0 or more",
             )
         around = (round(before_s * self.audio_hz), round(after_s * self.audio_hz))
         kept = torch.ones(len(audio), audio.shape[2], dtype=torch.bool)
@@ -266,7 +272,8 @@ class VideoToAudio(FlowModel):
     @torch.no_grad()
     def fill(self, batch: MediaBatch, audio: Float[Tensor, "b a s"], kept: Bool[Tensor, "b s"]) -> Candidate:
         """Sounds whose samples marked in `kept` are those of `audio`, the others generated."""
-        if kept.shape != (len(audio), audio.shape[2]) or kept.all():
+        require_whole(replace(batch, audio=audio))
+        if kept.shape != (len(audio), audio.shape[2]) or kept.dtype != torch.bool or kept.all():
             raise UsageError(
                 f"sounds of shape {tuple(audio.shape)} and a mask of shape {tuple(kept.shape)} were given",
                 "the mask says for every sample of every sound whether it is kept, and leaves some out",
@@ -290,6 +297,7 @@ class VideoToAudio(FlowModel):
 
         Where `extras["context_mask"]` (b, t) marks latent frames of the batch's sounds that are given, the others are filled in.
         """
+        require_whole(batch)
         require_condition(batch)
         lengths = lengths_of(batch, self.audio_hz, self.duration_s)
         if "context_mask" in batch.extras:
@@ -329,21 +337,15 @@ class VideoToAudio(FlowModel):
         Frames are embedded within the whole, so that those at a segment's ends have their neighbours.
         """
         windows = self.sampler.segments(length)
-        told = [metadata.get(SEGMENT_CAPTIONS) for metadata in batch.metadata]
-        captions, rate = told if told and all(told) else None, self._require_autoencoder().latent_rate
-        if captions and rate != LATENT_HZ:
-            raise UsageError(
-                "captions of segments were given",
-                f"segments are cut at {LATENT_HZ:g} latent frames a second, not {rate:g}",
-                "give one for all",
-            )
-        if len(windows) == 1 or rate != LATENT_HZ:
+        captions = captions_of(batch, SEGMENT_CAPTIONS, len(windows))
+        if len(windows) == 1 and captions is None:
             return super().conditionings(batch, variants, length)
         encoders = [conditioner for conditioner in self.conditioners.values() if isinstance(conditioner, VideoFrames)]
         if batch.video is not None and len(encoders) == 1:
             features, fps = encoders[0].embed(batch)
             batch = replace(batch, video=None, fps=None, extras=batch.extras | {"visual_features": features, "visual_fps": fps})
-        return SegmentConditionings(batch, variants, self._variant, windows, captions=captions)
+        latent_hz = self._require_autoencoder().latent_rate
+        return SegmentConditionings(batch, variants, self._variant, windows, captions=captions, latent_hz=latent_hz)
 
     def _require_short_segments(self, length: int) -> None:
         """Refuse what the backbone could not take, before anything is encoded."""
@@ -364,7 +366,7 @@ class VideoToAudio(FlowModel):
             latents = self.integrate(noise, conditionings)
             return Candidate(latents, finish(latents))
 
-        if self.scorer is None or self.num_candidates == 1:
+        if self.scorer is None:
             return candidate(0)
         scorer = self.scorer
         return best_of(map(candidate, range(self.num_candidates)), lambda audio: checked_score(scorer, audio, self.audio_hz, batch))
@@ -373,8 +375,13 @@ class VideoToAudio(FlowModel):
         if (video is None) != (fps is None):
             raise UsageError("one of video and fps was given", "a video's sound is aligned to its frames by time", "give both")
         keys = list(keys) if keys is not None else [str(position) for position in range(len(captions))]
-        rates = None if fps is None else torch.as_tensor(fps, dtype=torch.float32, device=self.device).expand(len(captions))
-        return MediaBatch(captions=[str(c) for c in captions], keys=keys, video=None if video is None else video.to(self.device), fps=rates)
+        rates = None if fps is None else torch.as_tensor(fps, dtype=torch.float32, device=self.device)
+        if rates is not None and rates.numel() == 1:
+            rates = rates.expand(len(captions))
+        texts = captions if isinstance(captions, str) else [str(c) if isinstance(c, AudioCaption) else c for c in captions]
+        batch = MediaBatch(captions=texts, keys=keys, video=None if video is None else video.to(self.device), fps=rates)
+        require_whole(batch)
+        return batch
 
 
 def _told(batch: MediaBatch, context: Float[Tensor, "b c t"], known: Bool[Tensor, "b t"]) -> MediaBatch:

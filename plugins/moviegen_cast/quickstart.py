@@ -15,6 +15,7 @@ from moviegen_cast.stages import Stage, StagedRun
 from moviegen_core.files import write_bytes
 
 _MASTER = "chosen.ckpt"
+_FPS = 16.0  # as in the presets
 
 
 def quickstart(
@@ -24,7 +25,7 @@ def quickstart(
     num_pairs: int = 96,
     two_object_share: float = 0.0625,
     spread: float = 0.1,
-    sound: bool = False,
+    sound: bool = True,
     max_steps: int | None = None,
     num_threads: int | None = None,
     seed: int = 0,
@@ -40,8 +41,7 @@ def quickstart(
         two_object_share: share of the training films with two objects.
         spread: share of the toy world's ranges of radius, position and path length that scenes are drawn from, 0 to 1. The presets' steps
             are chosen for the default; a larger spread wants more of them. Two objects always have the whole ranges of positions.
-        sound: also train a DAC-VAE and a video-to-audio model, and give the films their sound. The presets' steps do not suffice yet for
-            knocks that come in time (see plugins/moviegen_audio/README.md).
+        sound: also train a DAC-VAE and a video-to-audio model, and give the films their sound.
         max_steps: steps of every training in place of its preset's, for a trial run that learns nothing.
         num_threads: threads of the CPU to use; all unless given.
         seed: root of all randomness.
@@ -114,7 +114,7 @@ def _samples(stage: str, count: int, share: float, world: dict[str, Any]) -> Ite
 
     num_two_object = round(count * share)
     for num_objects, number in ((1, count - num_two_object), (2, num_two_object)):
-        for key, clip in render_scenes(number, num_objects=num_objects, split="train", stage=stage, **world):
+        for key, clip in render_scenes(number, num_objects=num_objects, split="train", stage=stage, fps=_FPS, **world):
             yield f"{key}-{num_objects}", encode_sample(clip)
 
 
@@ -216,16 +216,18 @@ def _sound(folder: Path, *, root: Path, num_pairs: int, seed: int) -> None:
     """The films with sound, and what the oracle for sound hears in those of held-out silent films."""
     from moviegen_cast.sound import hearing_figures, load_model, read_film, sounds_for
     from moviegen_core.media.video import write_video
+    from moviegen_data.toyworld import SceneSpec, sound_caption
 
     model = load_model(root / "audio" / _MASTER, seed=seed, steps=16, guidance_scale=2.0)
-    paths = sorted((root / "films" / "single").glob("*.mp4"))
-    for first in range(0, len(paths), 32):
-        part = paths[first : first + 32]
-        films, keys = [read_film(path) for path in part], [path.stem for path in part]
-        sounds = sounds_for(model, films, captions=[""] * len(part), keys=keys)
-        for path, film, audio in zip(part, films, sounds, strict=True):
-            write_video(folder / path.name, film.video, fps=film.fps, audio=audio, audio_hz=model.audio_hz, crf=10)
-    figures = hearing_figures(model, num_clips=num_pairs, world={"height": 32, "width": 32, "seed": seed})
+    items = json.loads((root / "films" / "single.json").read_text())
+    for first in range(0, len(items), 32):
+        part = items[first : first + 32]
+        keys, told = [item["key"] for item in part], [sound_caption(SceneSpec.from_dict(item["scene"])) for item in part]
+        films = [read_film(root / "films" / "single" / f"{key}.mp4") for key in keys]
+        sounds = sounds_for(model, films, captions=told, keys=keys)
+        for key, film, audio in zip(keys, films, sounds, strict=True):
+            write_video(folder / f"{key}.mp4", film.video, fps=film.fps, audio=audio, audio_hz=model.audio_hz, crf=10)
+    figures = hearing_figures(model, num_clips=num_pairs, world={"height": 32, "width": 32, "fps": _FPS, "seed": seed})
     write_bytes(folder / "figures.json", json.dumps(figures, indent=1).encode())
 
 
@@ -253,9 +255,12 @@ def _report(run: StagedRun, *, spread: float) -> None:
     paths = [root / "films" / "single" / f"{item['key']}.mp4" for item in prompts]
     captions = [item["caption"] for item in prompts]
     contact_sheet(root / "contact_sheet.png", [read_video(path).video for path in paths], captions, columns=3)
+    chosen = 0
     if with_sound:
         paths = [root / "sound" / path.name for path in paths]
-    write_bytes(root / "film.mp4", paths[0].read_bytes())
+        # A film in which something bounces, where there is one, so that there is something to hear.
+        chosen = next((index for index, item in enumerate(prompts) if "bounce" in [o["motion"] for o in item["scene"]["objects"]]), 0)
+    write_bytes(root / "film.mp4", paths[chosen].read_bytes())
     curves = {
         f"{title}: {name}": points
         for title in ("tae_image", "tae", "t2v", "dac_vae", "audio")

@@ -6,6 +6,9 @@ from typing import Any
 
 from moviegen_core.errors import UsageError, require_at_least
 
+_SIDE_PX = 256  # of the shorter side; frame encoders see less
+_MOST_FPS = 25.0  # latent frames per second (6.1.3)
+
 
 def add_sound(
     film: str,
@@ -19,6 +22,8 @@ def add_sound(
 ) -> None:
     """Generate the sound of a film with a trained video-to-audio model, and write the film with it.
 
+    The picture is copied as it is where an mp4 can hold it, and otherwise encoded anew.
+
     Args:
         film: a video file of any kind; what sound it has is replaced.
         output: the file to write, ending in .mp4.
@@ -28,7 +33,8 @@ def add_sound(
         steps: solver steps.
         guidance_scale: how strictly film and prompt are followed; 1 is no stricter than the model was trained.
     """
-    from moviegen_core.media.video import write_video
+    from moviegen_core.files import write_bytes
+    from moviegen_core.media.video import copy_with_sound, encode_video
 
     require_at_least(1, steps=steps)
     wanted = (("film", film, "give a video file"), ("checkpoint", checkpoint, "train a model, e.g. `moviegen quickstart`"))
@@ -37,11 +43,43 @@ def add_sound(
             raise UsageError(f"{name} {path} was given", "there is no such file", advice)
     if Path(output).suffix != ".mp4":
         raise UsageError(f"--output {output} was given", "films with sound are written as .mp4", "give a name that ends in .mp4")
-    clip = read_film(film)
+    if Path(output).exists() and Path(output).samefile(film):
+        raise UsageError(f"--output {output} was given", "it is the film itself, which would be lost", "give another name")
+    clip = watch_film(film)
     model = load_model(checkpoint, seed=seed, steps=steps, guidance_scale=guidance_scale)
     (audio,) = sounds_for(model, [clip], captions=[prompt], keys=[Path(film).stem])
-    write_video(output, clip.video, fps=clip.fps, audio=audio, audio_hz=model.audio_hz)
+    encoded = copy_with_sound(film, audio, model.audio_hz)
+    if encoded is None:
+        whole = read_film(film)
+        encoded = encode_video(whole.video, fps=whole.fps, audio=audio, audio_hz=model.audio_hz)
+    write_bytes(output, encoded)
     print(f"wrote {output}")
+
+
+def watch_film(path: str | Path) -> Any:
+    """A video file as `moviegen_core.media.video.Clip`, upright, small and at no more frames than a sound has latents: what a model sees.
+
+    Raises:
+        UsageError: it cannot be read to its end.
+    """
+    import torch
+
+    from moviegen_core.media.video import Clip
+    from moviegen_data.faults import SampleError
+    from moviegen_data.video import VideoDecoder
+
+    videos = VideoDecoder()
+    try:
+        info, (count, duration_s) = videos.probe(path), videos.count(path)
+        fps = min(count / duration_s, _MOST_FPS)
+        scale = min(1.0, _SIDE_PX / min(info.height, info.width))
+        video = torch.empty(3, max(1, round(duration_s * fps)), round(info.height * scale), round(info.width * scale))
+        videos.decode(path, video, fps=fps, hold_last=True)
+    except SampleError as error:
+        raise UsageError(
+            f"the film {path} was given", f"no video can be read from it ({error})", "give a file that a player shows"
+        ) from error
+    return Clip(video=video, fps=fps)
 
 
 def read_film(path: str | Path) -> Any:
@@ -64,7 +102,7 @@ def read_film(path: str | Path) -> Any:
 
 
 def load_model(checkpoint: str | Path, *, seed: int, steps: int, guidance_scale: float) -> Any:
-    """A video-to-audio model with the sampler of 6.1.6, which goes on by MultiDiffusion where a film is longer than its positions.
+    """A video-to-audio model with the midpoint solver of 6.1.6, and MultiDiffusion where a film is longer than its positions.
 
     Raises:
         UsageError: the checkpoint is of another kind of model.

@@ -7,11 +7,11 @@ from typing import Any
 
 from moviegen_core.errors import UsageError
 from moviegen_core.media.video import read_video
+from moviegen_data.audio import read_audio
 from moviegen_data.toyworld import SceneSpec
 from moviegen_eval.hearing import SoundOracle
 from moviegen_eval.hearing_score import compare, events_of, hearing_chance, summarise
 from moviegen_eval.oracle import Oracle, chance
-from moviegen_eval.waveforms import read_waveform
 
 
 def oracle(folder: Path, *, ground_truth: Path | None = None, json: bool = False) -> None:
@@ -54,7 +54,7 @@ def sound(folder: Path, *, ground_truth: Path | None = None, tolerance_s: float 
     pairs = _listed(folder, table) if table.is_file() or ground_truth else _predicted(folder)
     truths = [events_of(metadata) for _, metadata in pairs]
     oracle = SoundOracle()
-    heard = [oracle.read(*read_waveform(path)) for path, _ in pairs]
+    heard = [oracle.read(sound.audio, sound.audio_hz) for sound in (read_audio(path) for path, _ in pairs)]
     score = summarise([compare(hearing, *truth, tolerance_s=tolerance_s) for hearing, truth in zip(heard, truths, strict=True)])
     guess = hearing_chance([events for _, events in truths], tolerance_s=tolerance_s)
     if json:

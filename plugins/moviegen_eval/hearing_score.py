@@ -153,7 +153,7 @@ def blind_onset_f1(references: Sequence[Sequence[float]], *, tolerance_s: float 
     hits = [
         sum(bool(len(each)) and np.abs(np.subtract(each, guess)).min() <= tolerance_s + 1e-9 for each in references) for guess in guesses
     ]
-    return 2.0 * max(hits) / (len(times) + len(references))
+    return float(2.0 * max(hits) / (len(times) + len(references)))
 
 
 def events_of(metadata: Mapping[str, Any]) -> tuple[SceneSpec, list[Event]]:

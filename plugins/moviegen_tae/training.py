@@ -8,8 +8,10 @@ from jaxtyping import Float
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 
+from moviegen_core.adversarial import TaughtByDiscriminator
 from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.batch import MediaBatch
+from moviegen_core.latent_statistics import LatentMoments, follow_latents
 from moviegen_core.randomness import seed_step
 from moviegen_tae.discriminator import PatchDiscriminator
 from moviegen_tae.inflation import load_image_autoencoder
@@ -27,7 +29,7 @@ from moviegen_tae.perceptual import PerceptualLoss
 from moviegen_tae.tiling import TemporalTiling
 
 
-class TemporalAutoencoder(Autoencoder):
+class TemporalAutoencoder(TaughtByDiscriminator, Autoencoder):
     """The temporal autoencoder (TAE) of Movie Gen Video, 3.1.1; with `dimensionality: 2d` the frame-wise image autoencoder it starts from.
 
     Frames t' encode to ceil(t' / temporal_factor) latent frames and decode to temporal_factor times as many; spurious ones at the end are
@@ -111,13 +113,9 @@ class TemporalAutoencoder(Autoencoder):
         self.factories = (optimizer, discriminator_optimizer or optimizer, lr_scheduler, discriminator or PatchDiscriminator, fid_features)
         self.perceptual_weights = perceptual_weights
         self.gradient_clip_norm = gradient_clip_norm
-        self.discriminator: nn.Module | None = None
         self.automatic_optimization = not loss.adversarial
         # Frozen helpers are kept out of the module tree, so that they are neither trained nor saved.
         self._helpers: dict[str, Any] = {}
-        # The discriminator serves training alone: it is saved beside the weights, so that those fit whoever only encodes and decodes.
-        self.register_state_dict_post_hook(_without_discriminator)
-        self.register_load_state_dict_post_hook(_forgive_discriminator)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew (temporal layers so that they leave a static video as it is) and forget the latents' statistics."""
@@ -153,11 +151,7 @@ class TemporalAutoencoder(Autoencoder):
         """Build what only some stages need."""
         if self.loss.adversarial and self.discriminator is None:
             self.discriminator = self.factories[3]()
-            if self.trainer.precision == "16-mixed":
-                raise ValueError(
-                    "trainer.precision is 16-mixed, but the adversarial loss steps its optimizers itself and cannot scale its gradients; "
-                    "bf16-mixed and 32-true work; set one of them, or loss.adversarial to 0"
-                )
+            self.refuse_fp16()
         if stage == "fit":
             if self.loss.perceptual:
                 self._helpers["perceptual"] = PerceptualLoss(weights=self.perceptual_weights)
@@ -199,7 +193,7 @@ class TemporalAutoencoder(Autoencoder):
             terms["perceptual"] = self.loss.perceptual * pixel_scale(video, self.loss) * perceptual
         fidelity = sum(terms.values())
         terms |= regularisation(mean, logvar, latent, self.loss)
-        self._follow_statistics(mean)
+        follow_latents(self, mean, step=self.global_step)
         if self.discriminator is not None:
             terms |= self._adversarial_steps(video, decoded, fidelity, sum(terms.values()))
         loss = sum(terms.values())
@@ -238,29 +232,18 @@ class TemporalAutoencoder(Autoencoder):
         if self.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
 
-    @torch.no_grad()
-    def _follow_statistics(self, latent: Tensor) -> None:
-        """Move the latents' statistics towards this batch's: an average over the last hundred or so steps."""
-        dims = (0, *range(2, latent.ndim))
-        var, mean = torch.var_mean(latent.float(), dim=dims, correction=0)
-        share = max(0.01, 1.0 / (1.0 + self.global_step))
-        square = torch.lerp(self.latent_std.square() + self.latent_mean.square(), var + mean.square(), share)
-        mean = torch.lerp(self.latent_mean, mean, share)
-        self.set_latent_statistics(mean, (square - mean.square()).clamp_min(0.0).sqrt())
-
     # -- validation and prediction -------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         """Start measuring the latents anew."""
-        self._helpers["moments"] = torch.zeros(3, self.latent_channels, dtype=torch.float64)
+        self._helpers["moments"] = LatentMoments(self.latent_channels)
 
     def validation_step(self, batch: MediaBatch, batch_idx: int) -> None:
         """Reconstruct from the posterior's mean and measure per frame."""
         video = _pixels(batch)
         latent = self.encode_raw(video)
         decoded = self.decode_raw(latent)[:, :, : video.shape[2]].float().clamp(-1.0, 1.0)
-        flat = latent.transpose(0, 1).flatten(1).double().cpu()
-        self._helpers["moments"] += torch.stack([flat.sum(1), flat.square().sum(1), torch.full_like(flat[:, 0], flat.shape[1])])
+        self._helpers["moments"].add(latent)
         self._helper("metrics").update(decoded, video, is_image=batch.is_image)
         self.log("val_loss", (decoded - video.float()).abs().mean(), batch_size=len(batch), sync_dist=True)
 
@@ -270,14 +253,8 @@ class TemporalAutoencoder(Autoencoder):
         values = metrics.compute()
         metrics.reset()
         self.log_dict({f"val_{name}": value for name, value in values.items()}, rank_zero_only=False)
-        if self.trainer.sanity_checking:
-            return
-        moments = self.all_gather(self._helpers["moments"].to(self.device)).view(-1, 3, self.latent_channels).sum(0)
-        total, squares, count = moments.unbind(0)
-        mean = total / count
-        self.set_latent_statistics(mean.float(), (squares / count - mean.square()).clamp_min(0.0).sqrt().float())
-
-    on_test_epoch_start = on_validation_epoch_start
+        if not self.trainer.sanity_checking:
+            self._helpers["moments"].store_in(self)
 
     def test_step(self, batch: MediaBatch, batch_idx: int) -> None:
         """As validation, under names that begin with `test_`."""
@@ -296,27 +273,8 @@ class TemporalAutoencoder(Autoencoder):
         latents = self.encode(_pixels(batch)).float()
         return {"keys": batch.keys, "captions": batch.captions, "latents": latents, "metadata": batch.metadata}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the discriminator beside the weights."""
-        if self.discriminator is not None:
-            checkpoint["discriminator"] = self.discriminator.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the discriminator up again."""
-        if self.discriminator is not None and "discriminator" in checkpoint:
-            self.discriminator.load_state_dict(checkpoint["discriminator"])
-
     def _helper(self, name: str) -> Any:
         return self._helpers[name].to(self.device)
-
-
-def _without_discriminator(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}discriminator.")]:
-        del state[key]
-
-
-def _forgive_discriminator(module: nn.Module, incompatible: Any) -> None:
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if ".discriminator." not in f".{key}"]
 
 
 def _sample(mean: Tensor, logvar: Tensor) -> Tensor:

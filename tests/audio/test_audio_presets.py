@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from moviegen_audio.scorer import OnsetSyncScorer
+from moviegen_core.flow.guidance import classifier_free_guidance
 from moviegen_core.learning_rate import WarmupLinearLR
 from moviegen_core.parallel.planner.workload import read_workload
 from moviegen_core.presets import compose, core_preset_directory
@@ -57,6 +58,14 @@ def test_the_paper_preset_has_the_papers_numbers(preset):
     assert given["conditioners"]["context"]["init_args"] == {"masked_min": 0.75, "masked_max": 1.0, "dropout": 0.5}
     optimizer = model.optimizer([torch.nn.Parameter(torch.zeros(1))])
     assert optimizer.defaults["lr"] == 1e-4 and optimizer.defaults["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("name", ["predict", "predict_long"])
+def test_the_weight_on_the_unconditional_field_is_3(name):
+    """6.1.6: "CFG with a weight of 3 on unconditional vector fields", midpoint, 64 steps."""
+    given = compose([f"audio/{name}"])["sampler"]["init_args"]
+    unconditional = classifier_free_guidance(torch.zeros(1), torch.ones(1), given["guidance_scale"])
+    assert unconditional == -3.0 and given["steps"] == 64 and given["solver"]["class_path"].endswith("MidpointSolver")
 
 
 def test_a_plan_counts_the_captions_tokens_alone(preset):

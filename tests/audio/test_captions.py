@@ -49,8 +49,9 @@ def test_presence_is_told_and_read():
         AudioCaption(description="two\nlines, ünï 東京", speech=True, quality=1.0, music_likelihood=1.0),
         AudioCaption(description="x", quality=10, music_likelihood=0, music_description=WAVES),
         AudioCaption(description="x", quality=3.14159, music_likelihood=0.33333),
+        AudioCaption(description="x", music_likelihood=-0.0),
     ],
-    ids=["empty", "quotes", "lines", "caption within", "rounded"],
+    ids=["empty", "quotes", "lines", "caption within", "rounded", "minus zero"],
 )
 def test_parsing_is_the_inverse_of_formatting(caption):
     assert AudioCaption.parse(caption.format()) == caption
@@ -87,3 +88,18 @@ def test_the_papers_benchmark(media, name):
         assert (made.quality, made.music_likelihood) == ((8.0, 0.9) if "music_prompt" in line else (7.0, 0.01))
         if name == "sfx":
             assert made.description == description
+
+
+@pytest.mark.parametrize(
+    "given", [{"speech": "no"}, {"singing": None}, {"description": None}, {"music_description": 3}, {"quality": "high"}, {"quality": None}]
+)
+def test_fields_of_another_type_are_refused(given):
+    (name,) = given
+    with pytest.raises(UsageError, match=f"{name}=.* was given"):
+        AudioCaption(**{"description": "x", **given})
+
+
+@pytest.mark.parametrize("text", [None, b"", 7])
+def test_what_is_no_text_is_not_parsed(text):
+    with pytest.raises(UsageError, match="it does not hold the sentences"):
+        AudioCaption.parse(text)

@@ -14,7 +14,7 @@ from transformers.models.dac.modeling_dac import DacDecoderBlock, DacEncoderBloc
 
 from moviegen_audio import codec
 from moviegen_audio.codec import CodecNetwork, DecoderBlock, EncoderBlock, fold_samples, unfold_samples
-from moviegen_audio.convolution import Conv1d, ConvTranspose1d
+from moviegen_audio.convolution import Conv1d, ConvTranspose1d, fold_weight_norm
 from moviegen_audio.dac_import import _by_layer, _fill, _rename, load_dac
 from moviegen_audio.filter_bank import cosines
 from moviegen_audio.snake import Snake1d
@@ -255,3 +255,18 @@ def test_a_filter_bank_is_drawn_alike_and_trainable(weight_norm):
     check_drawn_alike(factory)
     pickle.loads(pickle.dumps(network))  # as for processes that are spawned
     check_gradients(network, lambda: [network.encode(torch.ones(1, 2, 64)), network.decode(torch.ones(1, 3, 4))])
+
+
+def test_folded_weight_norm_gives_the_same():
+    torch.manual_seed(0)
+    network = CodecNetwork(**SMALL)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("gain"):
+                parameter.mul_(torch.rand_like(parameter) + 0.5)
+    audio, latent = torch.randn(2, 1, 80), torch.randn(2, 3, 10)
+    encoded, decoded = network.encode(audio), network.decode(latent)
+    fold_weight_norm(network)
+    assert not any(name.endswith("gain") for name in network.state_dict())
+    torch.testing.assert_close(network.encode(audio), encoded, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(network.decode(latent), decoded, rtol=1e-5, atol=1e-6)

@@ -119,6 +119,30 @@ def test_relative_waveform_error_does_not_depend_on_the_level():
     assert silent.grad.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"mel_windows": (), "mel_bands": ()}, "mel_windows"),
+        ({"mel_windows": (3,), "mel_bands": (5,)}, "mel_windows"),
+        ({"mel_windows": (64,), "mel_bands": (0,)}, "mel_bands=0"),
+        ({"stft_windows": ()}, "stft_windows"),
+        ({"stft_windows": (512, -1)}, "stft_windows"),
+        ({"log_floor": math.inf}, "log_floor"),
+    ],
+)
+def test_distances_that_cannot_be_measured_are_refused(given, told):
+    with pytest.raises(UsageError, match=told):
+        ReconstructionLoss(**{"weights": SoundLossWeights(stft=1.0), **given})
+
+
+@pytest.mark.parametrize(
+    "given", [{"periods": (0,)}, {"periods": (), "windows": ()}, {"windows": (0,)}, {"windows": (8,)}, {"band_channels": 0}]
+)
+def test_discriminators_that_see_nothing_are_refused(given):
+    with pytest.raises(UsageError, match="periods=|window of|band_channels=0"):
+        SoundDiscriminator(1, **given)
+
+
 def test_adversarial_terms_by_hand():
     real = [[torch.tensor([1.0, 3.0]), torch.tensor([0.5])], [torch.tensor([2.0]), torch.tensor([1.0])]]
     fake = [[torch.tensor([2.0, 3.0]), torch.tensor([0.25])], [torch.tensor([0.0]), torch.tensor([2.0])]]
@@ -179,6 +203,9 @@ def test_opus_keeps_the_sound_aligned_and_near_its_bit_rate(channels):
     for broken in (torch.zeros(3, 100), torch.zeros(1, 0)):
         with pytest.raises(UsageError, match="given to Opus"):
             code_with_opus(broken)
+    for bit_rate in (0, -5, 10**9):
+        with pytest.raises(UsageError, match=f"bit_rate={bit_rate} was given"):
+            code_with_opus(torch.zeros(1, 100), bit_rate=bit_rate)
     with pytest.raises(UsageError, match="44100 Hz was given to Opus"):
         code_with_opus(torch.zeros(1, 100), sample_rate=44100)
 

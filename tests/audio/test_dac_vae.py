@@ -218,9 +218,10 @@ def one_batch(**changes) -> DataLoader:
     [
         ({"audio": None}, "holds no sound; .* point `data` at sounds"),
         ({"audio_hz": 44100}, "holds sound of 44100 Hz; this autoencoder was built for 8000 Hz"),
+        ({"audio_hz": None}, "holds sound of an unknown rate; this autoencoder was built for 8000 Hz"),
         ({"audio": torch.zeros(1, 2, 100)}, r"\(1, 2, 100\); \(b, 1, s\) .* audio_channels"),
         ({"audio": torch.zeros(1, 1, 0)}, "at least one sample"),
-        ({"audio": torch.full((1, 1, 100), float("nan"))}, "holds NaN or infinite samples"),
+        ({"audio": torch.full((1, 1, 100), float("nan"))}, "the sound 'k' holds NaN or infinite samples"),
     ],
 )
 def test_batches_that_cannot_be_learnt_from_are_refused(changes, told, tmp_path):
@@ -247,8 +248,30 @@ def test_settings_that_cannot_be_honoured_are_refused(tmp_path):
         run.fit(vae, batches(1))
     with pytest.raises(UsageError, match="chunk_frames=0"):
         model(chunk_frames=0)
+    with pytest.raises(UsageError, match="there is no discriminator to train"):
+        model(discriminator_optimizer=torch.optim.AdamW)
     with pytest.raises(UsageError, match="there is no file"):
         trainer(tmp_path, 1).fit(model(dac_checkpoint="absent"), batches(1))
+
+
+@pytest.mark.parametrize("name", ["sample_rate", "latent_channels", "audio_channels", "encoder_width", "decoder_width"])
+def test_sizes_below_one_are_refused(name):
+    for wrong in (0, -1):
+        with pytest.raises(UsageError, match=f"{name}={wrong} was given"):
+            model(**{name: wrong})
+
+
+@pytest.mark.parametrize("name", ["gradient_clip_norm", "discriminator_clip_norm"])
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, float("nan")])
+def test_norms_that_would_turn_gradients_round_are_refused(name, wrong):
+    with pytest.raises(UsageError, match=f"{name}={wrong} was given"):
+        model(**{name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"duration_s": float("nan")}, {"duration_s": float("inf")}, {"batch_size": 0}, {"num_workers": -1}])
+def test_synthetic_sounds_that_cannot_be_drawn_are_refused(wrong):
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))}|sounds of"):
+        SyntheticSounds(**wrong)
 
 
 def test_synthetic_sounds_are_a_function_of_their_number():

@@ -45,6 +45,13 @@ def test_segments_see_the_frames_that_they_see_within_the_whole():
     assert batch.fps.tolist() == [10.0, 24.0] and batch.video.shape[2] == 60, "the batch itself was changed"
 
 
+def test_other_rates_of_latent_frames():
+    part = cut(make_batch(), Window(10, 20), latent_hz=12.5)
+    expected = torch.stack([((torch.arange(10, 20) + 0.5) * fps / 12.5).floor() for fps in (10.0, 24.0)])
+    torch.testing.assert_close(part.video[:, 0, :, 0, 0], expected)
+    assert part.fps.tolist() == [12.5, 12.5]
+
+
 def test_a_film_that_is_too_short_keeps_its_last_frame():
     part = cut(make_batch(frames=5), Window(40, 50))
     assert part.video.shape[2] == 10 and (part.video == 4.0).all()

@@ -32,8 +32,8 @@ def batch(frames=(8, 21, 33), fps=FPS):
 
 
 def test_onsets_are_where_the_clicks_are():
-    strength = onset_strength(clicks([0.4, 1.05]), HZ)[0]
-    peaks = (strength > 0.5 * strength.max()).nonzero().flatten() / 100
+    (strength,), envelope_hz = onset_strength(clicks([0.4, 1.05]), HZ)
+    peaks = (strength > 0.5 * strength.max()).nonzero().flatten() / envelope_hz
     assert all(min(abs(peak - time) for time in (0.4, 1.05)) < 0.05 for peak in peaks.tolist())
     assert any(abs(peak - 0.4) < 0.05 for peak in peaks.tolist()) and any(abs(peak - 1.05) < 0.05 for peak in peaks.tolist())
 
@@ -43,7 +43,7 @@ def test_motion_energy_is_where_pixels_change():
 
 
 def test_envelopes_are_summed_over_frames_of_each_rate():
-    summed = per_frame(torch.ones(2, 100), torch.tensor([10.0, 25.0]), 10)
+    summed = per_frame(torch.ones(2, 100), 100.0, torch.tensor([10.0, 25.0]), 10)
     assert summed[0].tolist() == [10.0] * 10 and summed[1].tolist() == [4.0] * 10
 
 
@@ -57,13 +57,21 @@ def test_sounds_in_time_score_higher():
     assert isinstance(scorer, Scorer)
 
 
-def test_any_class_that_scores_is_a_scorer():
-    class Mine:
-        def score(self, audio, audio_hz, batch):
-            return audio.mean((1, 2))
+def test_what_is_heard_at_one_end_is_not_shifted_into_the_other():
+    """A click in the last frame is no sound of a motion in the first ones."""
+    scorer, told = OnsetSyncScorer(max_lag=2), batch(frames=(1,))
+    assert scorer.score(clicks([39.5 / FPS]), HZ, told) < 0.05 < 0.9 < scorer.score(clicks([1.5 / FPS]), HZ, told)
 
-    assert isinstance(Mine(), Scorer) and issubclass(Mine, Scorer)
-    assert not issubclass(dict, Scorer) and not issubclass(Mine, OnsetSyncScorer)
+
+@pytest.mark.parametrize("audio_hz", [8000, 11025, 22050])
+def test_onsets_late_in_a_long_sound_are_in_time_at_any_rate(audio_hz):
+    """Where a hundredth of a second is no whole number of samples too."""
+    audio = torch.zeros(1, 1, 30 * audio_hz)
+    audio[..., 29 * audio_hz : 29 * audio_hz + audio_hz // 50] = 0.5
+    strength, envelope_hz = onset_strength(audio, audio_hz)
+    assert float(strength[0].argmax()) / envelope_hz == pytest.approx(29.0, abs=0.02)
+    frames = per_frame(strength, envelope_hz, torch.tensor([50.0]), 1500)
+    assert frames[0, 1448:1452].sum() > 0.4 * frames.sum()
 
 
 def test_no_video_is_refused():

@@ -79,9 +79,22 @@ def test_windows():
     assert [len(piece) for piece in pieces] == [16000, 16000, 8000]
     assert [len(piece) for piece in windows(noise(1, 16100), 16000, 16000, 1.0)] == [16000], "a rest of 6 ms says nothing"
     assert [len(piece) for piece in windows(noise(1, 100), 16000, 16000, 1.0)] == [100]
-    for bad in (torch.zeros(1, 0), torch.full((1, 10), float("nan"))):
-        with pytest.raises(ValueError, match="empty, or holds NaN"):
-            windows(bad, 16000, 16000, 1.0)
+    for bad, hz in (
+        (torch.zeros(1, 0), 16000),
+        (torch.full((1, 10), float("nan")), 16000),
+        (torch.zeros(10), 16000),
+        (torch.zeros(1, 10), 0),
+    ):
+        with pytest.raises(UsageError, match="empty, or holds NaN"):
+            windows(bad, hz, 16000, 1.0)
+
+
+def test_the_shortest_sounds_are_tagged_and_windows_without_length_refused(classifier):
+    (tags,) = AudioTagger(pretrained=str(classifier)).tag(torch.zeros(1, 1, 1), 16000)
+    assert len(tags) == 3
+    for wrong in (0.0, 1e-9, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="window_s="):
+            AudioTagger(pretrained=str(classifier), window_s=wrong)
 
 
 def test_clap_is_that_of_the_library(clap):
@@ -156,6 +169,13 @@ def test_what_an_exported_folder_lacks(exported, tmp_path):
     for name in ("audio.pt2", "video.pt2"):
         (tmp_path / name).write_bytes((exported / name).read_bytes())
     with pytest.raises(UsageError, match=r"it lacks scorer\.json"):
+        ExportedAudioVideoScorer(folder=str(tmp_path))
+    (tmp_path / "scorer.json").write_text("{")
+    with pytest.raises(UsageError, match="it is no json"):
+        ExportedAudioVideoScorer(folder=str(tmp_path))
+    (tmp_path / "scorer.json").write_text((exported / "scorer.json").read_text())
+    (tmp_path / "video.pt2").write_bytes((exported / "video.pt2").read_bytes()[:1000])
+    with pytest.raises(UsageError, match=r"video\.pt2 was given; it is no program"):
         ExportedAudioVideoScorer(folder=str(tmp_path))
     (tmp_path / "scorer.json").write_text("{}")
     with pytest.raises(UsageError, match="it lacks audio_hz, window_s"):

@@ -143,10 +143,10 @@ def test_latents_are_those_of_the_autoencoder(model):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"audio": a_sound(), "audio_hz": 44100}, "44100 samples per second.*takes 1000.*data.audio_hz: 1000"),
-        ({"audio": a_sound()}, "None samples per second"),
-        ({"audio": a_sound(channels=2), "audio_hz": HZ}, "a sound of 2 channels was given"),
-        ({"audio": a_sound() / 0.0, "audio_hz": HZ}, "'x' holds NaN or infinity"),
+        ({"audio": a_sound(), "audio_hz": 44100}, "44100 Hz.*built for 1000 Hz"),
+        ({"audio": a_sound()}, "an unknown rate"),
+        ({"audio": a_sound(channels=2), "audio_hz": HZ}, r"sound of shape \(2, 2, \d+\)"),
+        ({"audio": a_sound() / 0.0, "audio_hz": HZ}, "'x' holds NaN or infinite"),
         ({}, "neither sound nor latents"),
     ],
 )
@@ -253,6 +253,29 @@ def test_segments_have_the_frames_of_the_whole_and_captions_of_their_own():
         model.generate(["a dog"] * 2, duration_s=1.0, segment_captions=[["a dog", "rain"]] * 2)
 
 
+def test_a_sample_without_captions_of_segments_has_its_own_in_all_of_them():
+    model = make_model(max_frames=15)
+    model.sampler = MultiDiffusion(window=15, hop=10, steps=2)
+    told = {"duration_s": 1.0, "segment_captions": ["a bell", "rain", "wind"]}
+    both = model.predict_step(a_batch(metadata=[told, {"duration_s": 1.0}]), 0)["latents"]
+    neither = model.predict_step(a_batch(metadata=[{"duration_s": 1.0}] * 2), 0)["latents"]
+    assert not torch.allclose(both[0], neither[0])
+    torch.testing.assert_close(both[1], neither[1])
+
+
+def test_captions_of_segments_are_honoured_or_refused_where_the_sampler_makes_one_segment(model):
+    captions = [["a bell"], ["rain"]]
+    torch.testing.assert_close(model.generate(["", ""], segment_captions=captions), model.generate(["a bell", "rain"]))
+    with pytest.raises(UsageError, match="2 captions were given for the segments"):
+        model.generate([""], segment_captions=[["a bell", "rain"]])
+
+
+@pytest.mark.parametrize("wrong", ["rain", [1, 2, 3], {"a": 1}, 5])
+def test_captions_of_segments_that_are_no_texts_are_refused(model, wrong):
+    with pytest.raises(UsageError, match="it is a list of texts"):
+        model.predict_step(a_batch(metadata=[{"segment_captions": wrong}] * 2), 0)
+
+
 def test_prompts_for_nothing_are_refused(model):
     with pytest.raises(UsageError, match="'y' was given with neither a video nor a caption"):
         model.predict_step(a_batch(captions=["a dog", "  "]), 0)
@@ -268,6 +291,10 @@ def test_noise_depends_on_seed_and_key_alone(model):
     both = model.generate(["a dog", "a bell"], keys=["x", "y"])
     torch.testing.assert_close(model.generate(["a bell"], keys=["y"]), both[1:])
     assert not torch.allclose(both[1:], make_model(seed=1).generate(["a bell"], keys=["y"]))
+
+
+def test_a_scorer_also_tells_of_the_only_candidate():
+    assert make_model(scorer=Loudness()).predict_step(a_batch(), 0)["scores"].shape == (2, 1)
 
 
 def test_the_loudest_of_three_candidates_is_kept(model):
@@ -304,11 +331,77 @@ def test_durations_and_rates_that_are_none_are_refused(model, wrong):
         model.outfill(a_sound(), before_s=-1.0, after_s=2.0)
 
 
+@pytest.mark.parametrize("wrong", [0, -1, "0", "soon", [1], True, float("nan"), 1e12])
+def test_a_duration_in_the_metadata_is_honoured_or_refused(model, wrong):
+    with pytest.raises(UsageError, match="a duration of|it is a number of seconds"):
+        model.predict_step(a_batch(metadata=[{"duration_s": wrong}, {}]), 0)
+
+
+def test_a_duration_in_the_metadata_may_be_text_or_absent(model):
+    made = model.predict_step(a_batch(metadata=[{"duration_s": "0.3"}, {"duration_s": None}]), 0)
+    assert [sound.shape[1] for sound in made["audio"]] == [300, 500]
+
+
+@pytest.mark.parametrize("seconds", [1e12, 1e300])
+def test_a_sound_that_no_memory_holds_is_refused(seconds):
+    with pytest.raises(UsageError, match="longer than a day"):
+        make_model(duration_s=seconds)
+    model = make_model(duration_s=80000.0)
+    with pytest.raises(UsageError, match="2000000 latent frames"):
+        model.generate(["a dog"])
+
+
 def test_candidates_by_synchrony_need_a_video():
     model = make_model(num_candidates=2, scorer=OnsetSyncScorer())
     assert model.predict_step(a_batch(video=a_video(), fps=torch.tensor([10.0, 10.0])), 0)["scores"].shape == (2, 2)
     with pytest.raises(UsageError, match="OnsetSyncScorer"):
         model.predict_step(a_batch(), 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"captions": "ab"}, "captions='ab'"),
+        ({"captions": []}, r"captions=\[\]"),
+        ({"captions": [None]}, "captions="),
+        ({"captions": ["a"], "video": a_video(), "fps": 8.0}, "video of shape"),
+        ({"captions": ["a"] * 3, "video": a_video(), "fps": 8.0}, "video of shape"),
+        ({"captions": ["a"] * 2, "video": a_video()[:, :1], "fps": 8.0}, "video of shape"),
+        ({"captions": ["a"] * 2, "video": a_video()[0], "fps": 8.0}, "video of shape"),
+        ({"captions": ["a"] * 2, "video": a_video().to(torch.uint8), "fps": 8.0}, "video of shape .* and type torch.uint8"),
+        ({"captions": ["a"] * 2, "video": a_video() * torch.nan, "fps": 8.0}, "video of shape .* numbers"),
+        ({"captions": ["a"] * 2, "video": a_video(), "fps": [8.0] * 3}, "fps of shape"),
+        ({"captions": ["a", "b"], "keys": ["x"]}, "1 keys were given for 2 captions"),
+        ({"captions": ["a", "b"], "segment_captions": [["x"]]}, "there are 2 sounds"),
+        ({"captions": ["a"], "segment_captions": ["x"]}, "there are 1 sounds"),
+    ],
+)
+def test_what_is_not_one_for_each_sound_is_refused(model, given, told):
+    with pytest.raises(UsageError, match=told):
+        model.generate(**given)
+
+
+@pytest.mark.parametrize(
+    ("extras", "told"),
+    [
+        ({"visual_features": torch.randn(6, 4), "visual_fps": torch.full((2,), 8.0)}, "visual_features of shape"),
+        ({"visual_features": torch.randn(1, 6, 4), "visual_fps": torch.full((2,), 8.0)}, "visual_features of shape"),
+        ({"visual_features": torch.randn(2, 6, 4) * torch.nan, "visual_fps": torch.full((2,), 8.0)}, "visual_features of shape"),
+        ({"visual_features": torch.randn(2, 6, 4), "visual_fps": torch.tensor(8.0)}, "visual_fps of shape"),
+        ({"visual_features": torch.randn(2, 6, 4), "visual_fps": torch.full((1,), 8.0)}, "visual_fps of shape"),
+        ({"context_mask": torch.zeros(13, dtype=torch.bool)}, "context_mask of shape"),
+        ({"context_mask": torch.zeros(2, 13)}, "context_mask of shape .* and type torch.float32"),
+    ],
+)
+def test_extras_of_another_form_are_refused(model, extras, told):
+    with pytest.raises(UsageError, match=told):
+        model.predict_step(a_batch(audio=a_sound(), audio_hz=HZ, extras=extras), 0)
+
+
+def test_cached_latents_are_as_long_as_the_sound_that_they_were_made_of(model):
+    metadata = [{"duration_s": 60.0, "encoded": {"audio_hz": 2 * HZ, "samples": 640}}, {"duration_s": 60.0}]
+    made = model.predict_step(a_batch(latents=torch.randn(2, 4, 8), metadata=metadata), 0)
+    assert [sound.shape[1] for sound in made["audio"]] == [320, 500]
 
 
 # -- filling in --------------------------------------------------------------------------------------------------------------------
@@ -375,6 +468,26 @@ def test_nothing_to_fill_in_is_refused(model, given, told):
         model.infill(a_sound(), **given)
 
 
+@pytest.mark.parametrize("sound", [a_sound()[0], a_sound()[0, 0], (a_sound() * 100).to(torch.int16)])
+def test_sounds_of_another_form_are_not_filled_in(model, sound):
+    with pytest.raises(UsageError, match="a sound of shape"):
+        model.infill(sound, spans_s=[(0.1, 0.2)])
+    with pytest.raises(UsageError, match="a sound of shape"):
+        model.outfill(sound, after_s=0.1)
+
+
+def test_sounds_and_captions_are_equally_many(model):
+    for captions in (["a"], ["a"] * 3):
+        with pytest.raises(UsageError, match="audio of shape"):
+            model.infill(a_sound(), spans_s=[(0.1, 0.2)], captions=captions)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e12])
+def test_a_sound_grows_by_a_day_at_most(model, wrong):
+    with pytest.raises(UsageError, match="a sound grows by them"):
+        model.outfill(a_sound(), after_s=wrong)
+
+
 def test_prediction_fills_in_where_a_mask_is_given(model):
     mask = torch.zeros(2, 13, dtype=torch.bool)
     mask[:, :5] = True
@@ -394,11 +507,8 @@ def test_sizes_for_the_planner(model):
     autoencoder = MeansAutoencoder()
     assert model.sample_shape(autoencoder) == (4, 13)
     for data, shapes in (
-        (SimpleNamespace(duration_s=2.0), [(4, 50)]),
-        (SimpleNamespace(duration_s=[1.0, 2.0]), [(4, 25), (4, 50)]),
+        (SimpleNamespace(durations=[1.0, 2.0]), [(4, 25), (4, 50)]),
         (SimpleNamespace(num_frames=16, fps=8.0), [(4, 50)]),
-        (SimpleNamespace(buckets=[SimpleNamespace(num_frames=8), SimpleNamespace(duration_s=3)], fps=8.0), [(4, 25), (4, 75)]),
-        (SimpleNamespace(duration_s=2.0, latents=True), []),
         (SimpleNamespace(), []),
     ):
         assert model.training_shapes(autoencoder, data) == shapes
@@ -415,15 +525,15 @@ def test_a_training_that_cannot_fit_is_refused_by_the_datas_durations(monkeypatc
     def run(**data):
         return SimpleNamespace(**told, accumulate_grad_batches=1, datamodule=SimpleNamespace(batch_size=4, **data))
 
-    check_run(model, run(duration_s=1.0))
+    check_run(model, run(durations=[1.0]))
     seen = []
     with monkeypatch.context() as patch:
         patch.setattr("moviegen_core.parallel.planner.checking.check_memory", lambda *_, **told: seen.append(told["latent_shape"]))
-        check_run(model, run(buckets=[SimpleNamespace(duration_s=30.0), SimpleNamespace(duration_s=0.1)]))
+        check_run(model, run(durations=[30.0, 0.1]))
     assert seen == [(4, 750)]
     monkeypatch.setattr("moviegen_core.parallel.planner.checking._memory_of", lambda device: 1000)
     with pytest.raises(UsageError, match="micro-batch 4"):
-        check_run(model, run(duration_s=1.0))
+        check_run(model, run(durations=[1.0]))
     with pytest.warns(UserWarning, match="may run out"):
         check_run(model, run())
 

@@ -8,6 +8,7 @@ import pytest
 
 from moviegen_core.plugins import plugin_host
 
+sys.path.insert(0, str(Path(__file__).parent))
 THIRD_PARTY = Path(__file__).parents[1] / "third_party"
 Install = Callable[..., Path]
 

@@ -155,6 +155,19 @@ def test_sounds_and_their_spectrograms(tmp_path):
     assert drawn.shape == (240, 800) and (drawn == 0).mean() > 0.5, "a tone at full scale reaches over both bands"
 
 
+class Broken(Singer):
+    """Its samples are no numbers."""
+
+    def generate(self, captions):
+        return super().generate(captions) * float("nan")
+
+
+def test_sounds_that_are_not_finite_are_left_out_with_a_warning(tmp_path, caplog):
+    run(tmp_path, [SampleLogger(prompts=["a whistle"])], model=Broken())
+    assert events(tmp_path).Tags()["audio"] == []
+    assert "samples/0 at step 4 holds NaN" in caplog.text
+
+
 class Halving(AudioAutoencoder):
     """Gives back half of what it is given."""
 

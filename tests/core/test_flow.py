@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from moviegen_core.conditioner import Conditioning
+from moviegen_core.errors import UsageError
 from moviegen_core.flow import schedules
 from moviegen_core.flow.path import OptimalTransportPath, VariancePreservingPath
 from moviegen_core.flow.solvers import EulerSolver, MidpointSolver
@@ -137,8 +138,9 @@ def test_linear_windows_ramp_as_the_paper_says():
 
 
 def test_windows_without_progress_are_refused():
-    with pytest.raises(ValueError, match="size 4 with overlap 4"):
-        Windows(size=4, overlap=4)
+    for size, overlap in ((4, 4), (4, -1), (0, 0)):
+        with pytest.raises(UsageError, match=f"size {size} with overlap {overlap}"):
+            Windows(size=size, overlap=overlap)
 
 
 def test_windowed_sampling_equals_whole_for_a_field_local_in_time():

@@ -9,6 +9,7 @@ from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
 from moviegen_core.conditioner import Conditioner, Conditioning
+from moviegen_core.errors import UsageError
 from moviegen_core.generator import FlowModel
 from moviegen_core.sampler import FlowSampler
 
@@ -168,6 +169,24 @@ def test_errors_say_what_to_do():
         model.generate(["a"])
 
 
+@pytest.mark.parametrize("wrong", [2.0, -1.0, float("nan")])
+def test_a_joint_dropout_that_is_no_probability_is_refused(wrong):
+    with pytest.raises(UsageError, match="joint_dropout=.* was given"):
+        make_model(joint_dropout=wrong)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_samples_that_are_no_numbers_are_told_of(bad):
+    model = make_model()
+    model.backbone.weight.data.fill_(bad)
+    with pytest.raises(UsageError, match="sampled latents with NaN"):
+        model.generate(["a"])
+    model = make_model()
+    model.autoencoder.latent_mean.fill_(bad)
+    with pytest.raises(UsageError, match="decoded media with NaN"):
+        model.generate(["a"])
+
+
 def test_cached_latents_of_another_autoencoder_are_refused(tmp_path):
     other = IdentityAutoencoder()
     other.set_latent_statistics(torch.zeros(3), torch.full((3,), 2.0))
@@ -180,5 +199,9 @@ def test_cached_latents_of_another_autoencoder_are_refused(tmp_path):
 
     model.latents(batch(IdentityAutoencoder().checksum()))
     model.latents(batch(None))
-    with pytest.raises(ValueError, match=rf"'x' come from the encoder {other.checksum()[:12]}; .*tae.ckpt holds .*; cache the latents"):
+    with pytest.raises(ValueError, match=rf"'x' come from the encoder {other.checksum()[:12]}; .*tae.ckpt holds .*; give `model.auto"):
+        model.latents(batch(other.checksum()))
+    model = make_model()  # without a checkpoint the weights are its own, and decode nothing of another's
+    model.latents(batch(IdentityAutoencoder().checksum()))
+    with pytest.raises(UsageError, match="model.autoencoder has weights of its own"):
         model.latents(batch(other.checksum()))

@@ -45,6 +45,9 @@ def test_what_cannot_be_written(tmp_path):
         write_audio(tmp_path / "a.mp3", torch.zeros(10), 8000)
     with pytest.raises(UsageError, match="NaN or infinite"):
         write_audio(tmp_path / "a.wav", torch.tensor([0.0, float("nan")]), 8000)
+    for encode in (wav_bytes, flac_bytes):
+        with pytest.raises(UsageError, match="NaN or infinite"):
+            encode(torch.tensor([[0.0, float("inf")]]), 8000)
     with pytest.raises(ValueError, match=r"\(6, 10\)"):
         flac_bytes(torch.zeros(6, 10), 8000)
     assert list(tmp_path.iterdir()) == []
@@ -117,3 +120,11 @@ def test_a_sound_for_a_video_is_written_with_that_video(tmp_path, codec):
     audio_only = MediaBatch(captions=["c"], keys=["c"])
     with pytest.raises(UsageError, match="made no video for 'c'"):
         writer.write_on_batch_end(trainer, Foley(), Foley().predict_step(audio_only, 0), None, audio_only, 0, 0)
+
+
+def test_a_prediction_that_is_not_finite_is_refused_by_name_before_anything_is_written(tmp_path):
+    writer = PredictionWriter(output=str(tmp_path), formats=["wav", "flac"])
+    prediction = {"keys": ["rain"], "captions": [""], "audio": torch.full((1, 1, 9), float("nan")), "audio_hz": 8000}
+    with pytest.raises(UsageError, match="the sound of 'rain' .* NaN"):
+        writer.write_on_batch_end(SimpleNamespace(strategy=None), Foley(), prediction, None, None, 0, 0)
+    assert list(tmp_path.iterdir()) == []

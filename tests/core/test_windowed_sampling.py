@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from moviegen_core.conditioner import Conditioning
+from moviegen_core.errors import UsageError
 from moviegen_core.flow.schedules import LinearSchedule
 from moviegen_core.flow.solvers import EulerSolver, MidpointSolver
 from moviegen_core.flow.windows import Window, Windows
@@ -88,6 +89,12 @@ def test_conditions_can_be_made_window_by_window():
     torch.testing.assert_close(sampler.sample(local, noise, make), sampler.sample(local, noise, [Conditioning(aligned=aligned)]))
     assert asked == list(enumerate([Window(0, 4), Window(3, 7), Window(6, 10)])) == list(enumerate(sampler.segments(10)))
     assert Sampler().segments(10) == [Window(0, 10)] == FlowSampler().segments(10)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_guidance_that_is_no_number_is_refused(scale):
+    with pytest.raises(UsageError, match="guidance_scale=(nan|inf) was given"):
+        FlowSampler(guidance_scale=scale)
 
 
 def test_an_overlap_without_windows_is_refused():

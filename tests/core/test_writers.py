@@ -99,6 +99,7 @@ def test_sound_comes_back(tmp_path, rate, read_hz, stereo):
         ({"audio": torch.zeros(100)}, "give both `audio` and `audio_hz`"),
         ({"audio": torch.zeros(6, 100), "audio_hz": 48000}, r"\(6, 100\).*stereo"),
         ({"audio": torch.zeros(1, 0), "audio_hz": 48000}, r"\(1, 0\)"),
+        ({"audio": torch.full((1, 9), float("nan")), "audio_hz": 48000}, r"film\.mp4 was given to be written; it holds NaN"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path, change, message):

@@ -1,6 +1,7 @@
 """Small media made on the spot."""
 
 import io
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from moviegen_data.shards import ShardWriter
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def encode_clip(
@@ -160,3 +163,11 @@ def picture_bytes(number: int = 0, *, height: int = 24, width: int = 32) -> byte
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), (number * 7 % 256, 90, 200)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture
+def sound_shards(tmp_path, media_maker):
+    """Makes shards of sounds, see `audio_shards.sound_shards_in`."""
+    from audio_shards import sound_shards_in
+
+    return sound_shards_in(tmp_path, media_maker)

@@ -9,7 +9,7 @@ import pytest
 
 from moviegen_core.errors import UsageError
 from moviegen_data.faults import SampleError
-from moviegen_data.loudness import SoundMeter, clipped_share, gain, k_weighting, loudness, silent_share, true_peak_db
+from moviegen_data.loudness import SoundMeter, gain, k_weighting, loudness, true_peak_db
 from moviegen_data.sound import check_sound
 
 
@@ -75,23 +75,20 @@ def test_true_peaks_lie_between_samples():
     assert true_peak_db(np.zeros((1, 10))) == -math.inf
 
 
-def test_clipping_is_a_run_at_full_scale():
-    assert clipped_share(sine(440, 1)) < 0.02  # the crests of a full-scale sine
-    assert clipped_share(sine(440, 1, level=0.99)) == 0.0
-    assert clipped_share(np.clip(sine(440, 1, level=2.0), -1, 1)) == pytest.approx(2 / 3, abs=0.02)
-    single = np.zeros((1, 1000))
-    single[0, ::10] = 1.0
-    assert clipped_share(single) == 0.0
+def silence(sound):
+    meter = SoundMeter(audio_hz=48000, num_channels=len(sound))
+    meter.add(sound)
+    return meter.silence
 
 
 def test_silence_is_counted_in_time():
     sound = np.concatenate([sine(440, 1, level=0.5), np.zeros((1, 48000 * 3))], axis=1)
-    assert silent_share(sound, 48000) == pytest.approx(0.75)
-    assert silent_share(10 ** (-50 / 20) * sine(440, 1), 48000) == 0.0
-    assert silent_share(10 ** (-50 / 20) * sine(440, 1), 48000, threshold_db=-40) == 1.0
-    assert silent_share(np.zeros((1, 0)), 48000) == 1.0
+    assert silence(sound) == pytest.approx(0.75)
+    assert silence(10 ** (-56 / 20) * sine(440, 1)) == 0.0  # -59 dB by its RMS
+    assert silence(10 ** (-58 / 20) * sine(440, 1)) == 1.0
+    assert silence(np.zeros((1, 0))) == 1.0
     one_side = np.concatenate([sine(440, 1), np.zeros((1, 48000))])
-    assert silent_share(one_side, 48000) == 0.0
+    assert silence(one_side) == 0.0
 
 
 def test_levels():

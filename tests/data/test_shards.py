@@ -9,6 +9,7 @@ import pytest
 import torch
 import webdataset
 
+from moviegen_core.errors import UsageError
 from moviegen_data.reader import scan_shard
 from moviegen_data.shards import ShardWriter, shard_index_path
 from moviegen_data.tensors import latent_bytes
@@ -117,6 +118,13 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
 def test_keys_that_cannot_be(tmp_path, key):
     with pytest.raises(ValueError, match="was given; a key is .*; try"), ShardWriter(tmp_path) as writer:
         writer.write(key, {"json": {}})
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UsageError, match="cannot be made or written to"):
+        ShardWriter(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_keys_are_unique(tmp_path):

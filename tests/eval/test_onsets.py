@@ -8,10 +8,11 @@ import torch
 from scipy import signal
 
 from moviegen_core.errors import UsageError
+from moviegen_data.audio import read_audio
 from moviegen_eval import OnsetScore, detect_onsets, onset_f1
 from moviegen_eval.hearing_score import blind_onset_f1
 from moviegen_eval.onsets import match_onsets
-from moviegen_eval.waveforms import as_waveform, read_waveform
+from moviegen_eval.waveforms import as_waveform
 
 HZ = 48000
 
@@ -108,7 +109,7 @@ class TestDetection:
         swelling = 0.3 * rng.normal(size=3 * HZ) * (0.6 + 0.4 * np.sin(2 * np.pi * times))
         glide = 0.5 * signal.chirp(times, 200, 3.0, 3000, method="logarithmic")
         steady = [0.3 * rng.normal(size=3 * HZ), swelling, 0.5 * np.sin(2 * np.pi * 440 * times), glide, np.zeros(3 * HZ)]
-        steady += [np.full(3 * HZ, 0.5), np.full(3 * HZ, np.nan), np.zeros(10), np.zeros(0), np.full(1, 0.5)]
+        steady += [np.full(3 * HZ, 0.5), np.zeros(10), np.zeros(0), np.full(1, 0.5)]
         assert [detect_onsets(sound, HZ) for sound in steady] == [[]] * len(steady)
 
     def test_a_sound_that_is_cut_off_begins_nothing(self):
@@ -135,6 +136,8 @@ class TestDetection:
             detect_onsets(np.zeros((48000, 2)), HZ)
         with pytest.raises(UsageError, match="resample it"):
             detect_onsets(np.zeros(100), 100)
+        with pytest.raises(UsageError, match="NaN or infinite"):
+            detect_onsets(np.append(np.zeros(HZ), np.nan), HZ)
 
 
 def test_resampling_keeps_time_and_level():
@@ -150,12 +153,5 @@ def test_resampling_keeps_time_and_level():
     ids=["anvil", "congas", "dense"],
 )
 def test_real_strikes_are_found(media, name, threshold, least, most):
-    assert least <= len(detect_onsets(*read_waveform(media / "video" / name), threshold=threshold)) <= most
-
-
-@pytest.mark.media
-def test_files_without_sound_are_named(media):
-    with pytest.raises(UsageError, match="goldfish|no sound|decoded"):
-        read_waveform(media / "hostile" / "zero_byte.mp4")
-    assert detect_onsets(*read_waveform(media / "hostile" / "nan_samples.wav")) is not None
-    assert detect_onsets(*read_waveform(media / "audio" / "digital_silence_48k.wav")) == []
+    sound = read_audio(media / "video" / name)
+    assert least <= len(detect_onsets(sound.audio, sound.audio_hz, threshold=threshold)) <= most

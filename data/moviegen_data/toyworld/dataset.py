@@ -82,7 +82,7 @@ class ToyWorldData(LightningDataModule):
         self.num_train, self.num_val, self.num_predict = num_train, num_val, num_predict
         self.batch_size, self.num_frames, self.height, self.width = batch_size, num_frames, height, width
         self.split, self.predict_split, self.num_workers = split, predict_split, num_workers
-        self.predict_with = predict_with
+        self.fps, self.predict_with = fps, predict_with
         self.training = {"image_every": image_every, "image_batch_size": image_batch_size, "fresh_epochs": fresh_epochs}
         world: dict[str, Any] = {
             "num_frames": num_frames,

@@ -40,7 +40,8 @@ def render_sound(
         events: what is heard in it, and when.
         num_samples: its length.
         audio_hz: samples per second.
-        knock_grid_hz: knocks sound at the nearest multiple of one over this; None leaves them where they happen.
+        knock_grid_hz: knocks sound at the nearest multiple of one over this, and every burst of noise is the same one; None leaves them
+            where they happen, each with noise of its own.
     """
     sound = _ambience(AMBIENCES[spec.ground.kind], num_samples, audio_hz, seed=spec.seed)
     if spec.music:
@@ -49,7 +50,8 @@ def render_sound(
         item = spec.objects[event.object_index]
         time_s = event.time_s if knock_grid_hz is None else round(event.time_s * knock_grid_hz) / knock_grid_hz
         first = max(int(np.ceil(time_s * audio_hz)), 0)
-        part = knock(item.shape, item.size, audio_hz=audio_hz, delay_s=first / audio_hz - time_s, seed=spec.seed + index)
+        seed = spec.seed + index if knock_grid_hz is None else 0
+        part = knock(item.shape, item.size, audio_hz=audio_hz, delay_s=first / audio_hz - time_s, seed=seed)
         sound[first : first + len(part)] += KNOCK_PEAK * part[: max(num_samples - first, 0)]
     # Two knocks may fall together; quieter as a whole is better than clipped.
     sound *= min(1.0, _LOUDEST / max(abs(sound).max(initial=0.0), 1e-9))

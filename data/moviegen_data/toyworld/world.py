@@ -31,8 +31,8 @@ class World:
         vary_timing: draw when objects bounce and when those that travel arrive; see `sample_scene`.
         music: how often music plays in a clip's sound, 0 to 1.
         audio_hz: samples per second of the sound; None renders none.
-        knock_grid_hz: knocks sound at the nearest multiple of one over this instead of exactly where they happen. At 25 a knock gives the
-            same latent frames wherever it is: a smaller world, which is learnt with fewer samples.
+        knock_grid_hz: knocks sound at the nearest multiple of one over this instead of exactly where they happen, and every burst of noise
+            is the same one. At 25 a knock gives the same latent frames wherever it is: a smaller world, learnt with fewer samples.
     """
 
     num_frames: int = 16
