@@ -39,7 +39,8 @@ class VideoFrames(Conditioner):
         encoder: builds the frame encoder; only precomputed embeddings are taken unless given.
         feature_width: width of precomputed embeddings where there is no encoder to tell it (1024 of MetaCLIP in 6.1.3).
         latent_hz: latent frames of the sound per second (25 in 6.1.3); that of the autoencoder.
-        envelope_weight: weight of the squared error in telling the latents' envelope (`latent_envelope`) in the loss; 0 for no such term.
+        envelope_weight: weight of the squared error in telling the latents' envelope (`latent_envelope`) in the loss; 0 for no such
+            term. The next stage of a training may begin or end with it.
         dropout: probability in [0, 1] that a training sample sees no video (0.1 in 6.1.6).
     """
 
