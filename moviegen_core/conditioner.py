@@ -102,10 +102,12 @@ class Conditioner(LightningModule):
     Args:
         dropout: probability in [0, 1] that a training sample sees the null version instead.
 
-    A class that opens other doors than `context` sets `has_context` to false, so that plans count no tokens for it.
+    A class that opens other doors than `context` sets `has_context` to false, so that plans count no tokens for it. One with modules that
+    serve `auxiliary_loss` alone names them in `auxiliary_parts`: a stage of training may lack them, whatever the stage before has.
     """
 
     has_context: ClassVar[bool] = True
+    auxiliary_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, dropout: float = 0.1) -> None:
         super().__init__()
@@ -128,7 +130,8 @@ class Conditioner(LightningModule):
     def auxiliary_loss(self, batch: MediaBatch, conditioning: Conditioning) -> Float[Tensor, ""] | None:
         """A term of its own to add to the loss, beside that of the velocity; None for a conditioner that has none.
 
-        A conditioner that has one names this method beside `null` in `parallelize`.
+        A conditioner that has one names this method beside `null` in `parallelize`, and gives every weight that it uses here a gradient
+        for any batch, of zero if need be: processes exchange gradients after this method, and would wait for each other for ever.
 
         Args:
             batch: the batch, with the latents of what is generated.

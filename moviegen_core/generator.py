@@ -173,8 +173,24 @@ class FlowModel(LightningModule):
         return [tuple(autoencoder.latent_shape(*size)) for size in sizes_of(data)]
 
     def load_stage(self, checkpoint: str | FilePath) -> None:
-        """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""
-        load_into(self, self.adapt_state_dict(open_weights(checkpoint)), source=checkpoint, prefixes=("backbone.", "conditioners."))
+        """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way.
+
+        What serves an auxiliary loss alone is loaded where both stages have it. Otherwise it starts anew, or is left out.
+        """
+        state = self.adapt_state_dict(open_weights(checkpoint))
+        unshared = self._unshared_parts(state, source=checkpoint)
+        load_into(self, state, source=checkpoint, prefixes=("backbone.", "conditioners."), without=unshared)
+
+    def _unshared_parts(self, state: Mapping[str, Tensor], *, source: str | FilePath) -> list[str]:
+        """Prefixes of the conditioners' auxiliary parts that only one side has."""
+        unshared, own = [], self.state_dict(keep_vars=True)
+        for prefix in [f"conditioners.{name}.{part}." for name, found in self.conditioners.items() for part in found.auxiliary_parts]:
+            here, there = (any(name.startswith(prefix) for name in names) for names in (own, state))
+            if here != there:
+                told = "lacks %s*: it starts anew" if here else "holds %s*, which this model does without"
+                logger.warning(f"the stage %s {told}", source, prefix)
+                unshared.append(prefix)
+        return unshared
 
     def adapt_state_dict(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Fit an earlier stage's weights to this model; the identity here.

@@ -84,7 +84,7 @@ def check_backbone(
 def check_conditioner(
     factory: Callable[[int], Conditioner], *, width: int = 16, batch: MediaBatch | None = None, meta: bool = True
 ) -> None:
-    """Check doors, shapes, the null version and gradients.
+    """Check doors, shapes, the null version, the term of its own, and gradients.
 
     Args:
         factory: builds a small conditioner for a width.
@@ -112,9 +112,14 @@ def check_conditioner(
     given.drop(torch.tensor([True] + [False] * (len(batch) - 1)), null)
     Conditioning.stack([given, null])
     conditioner.train()
-    check_gradients(
-        conditioner, lambda: [getattr(c, d) for c in (conditioner(batch), conditioner.null(batch)) for d in opened - {"context_mask"}]
-    )
+
+    def depend() -> list[Tensor]:
+        given, null = conditioner(batch), conditioner.null(batch)
+        term = conditioner.auxiliary_loss(batch, given)
+        _require(term is None or (term.ndim == 0 and bool(term.isfinite())), "auxiliary_loss gives no finite scalar")
+        return [getattr(c, d) for c in (given, null) for d in opened - {"context_mask"}] + ([] if term is None else [term])
+
+    check_gradients(conditioner, depend)
 
 
 def check_autoencoder(factory: Callable[[], Autoencoder], *, num_frames: int = 9, size: int = 16, meta: bool = True) -> None:

@@ -19,6 +19,7 @@ def load_into(
     *,
     source: str | Path = "the given weights",
     prefixes: Iterable[str] = (),
+    without: Iterable[str] = (),
     strict: bool = True,
 ) -> None:
     """Copy weights into a module's parameters and buffers; sharded parameters take their own shard.
@@ -28,15 +29,19 @@ def load_into(
         state: tensors by the module's own names; an open file is read tensor by tensor.
         source: where they come from, for the error.
         prefixes: load only names that begin with one of these; all unless given.
+        without: neither ask for nor load names that begin with one of these.
         strict: refuse missing and unexpected names. A wrong shape is always refused.
 
     Raises:
         UsageError: the weights are those of another model.
     """
-    wanted = tuple(prefixes) or ("",)
+    wanted, left_out = tuple(prefixes) or ("",), tuple(without)
+
+    def chosen(tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: tensor for name, tensor in tensors.items() if name.startswith(wanted) and not name.startswith(left_out)}
+
     # `keep_vars` skips detaching; hooks of the module may leave tensors out of its state, and then they are not asked for.
-    own = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if name.startswith(wanted)}
-    given = {name: info for name, info in _infos_of(state).items() if name.startswith(wanted)}
+    own, given = chosen(module.state_dict(keep_vars=True)), chosen(_infos_of(state))
     require_same_model(own, given, source=source, module=module, strict=strict)
     with torch.no_grad():
         for name, target in own.items():

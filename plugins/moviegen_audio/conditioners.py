@@ -39,11 +39,13 @@ class VideoFrames(Conditioner):
         encoder: builds the frame encoder; only precomputed embeddings are taken unless given.
         feature_width: width of precomputed embeddings where there is no encoder to tell it (1024 of MetaCLIP in 6.1.3).
         latent_hz: latent frames of the sound per second (25 in 6.1.3); that of the autoencoder.
-        envelope_weight: weight of the squared error in telling the latents' envelope (`latent_envelope`) in the loss; 0 for no such term.
+        envelope_weight: weight of the squared error in telling the latents' envelope (`latent_envelope`) in the loss; 0 for no such
+            term. The next stage of a training may begin or end with it.
         dropout: probability in [0, 1] that a training sample sees no video (0.1 in 6.1.6).
     """
 
     has_context = False
+    auxiliary_parts = ("envelope",)
 
     def __init__(
         self,
@@ -81,7 +83,8 @@ class VideoFrames(Conditioner):
         """Add the nearest frames' embeddings."""
         features, fps = self._embed(batch)
         if features is None:
-            return Conditioning(aligned=self._nothing(batch) + self._touched())
+            parts = (self.projection,) if self.encoder is None else (self.encoder, self.projection)
+            return Conditioning(aligned=self._nothing(batch) + _touched(*parts))
         nearest = nearest_frames(_num_latent_frames(batch, self), self.latent_hz, fps.to(features.device), features.shape[1])
         projected = self.projection(features.to(self.projection.weight.dtype))
         return Conditioning(aligned=take_frames(F.glu(projected, dim=-1), nearest))
@@ -107,7 +110,7 @@ class VideoFrames(Conditioner):
         if self.envelope is None:
             return None
         if "visual_features" not in batch.extras and batch.video is None:
-            return conditioning.aligned.sum() * 0.0
+            return 0.0 * conditioning.aligned.sum() + _touched(self.envelope)
         return self.envelope_weight * self.envelope.loss(conditioning.aligned, _latents(batch, self))
 
     def _embed(self, batch: MediaBatch) -> tuple[Tensor, Tensor] | tuple[None, None]:
@@ -140,11 +143,6 @@ class VideoFrames(Conditioner):
     def _nothing(self, batch: MediaBatch) -> Float[Tensor, "b t d"]:
         weight = self.projection.weight
         return weight.new_zeros(len(batch), _num_latent_frames(batch, self), self.width)
-
-    def _touched(self) -> Tensor | float:
-        """Zero, with a gradient of zero for every weight: processes without video exchange gradients with those that have some."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return 0.0 * torch.stack([parameter.sum() for parameter in trained]).sum() if torch.is_grad_enabled() else 0.0
 
 
 class AudioContext(Conditioner):
@@ -210,3 +208,12 @@ def _latents(batch: MediaBatch, conditioner: Conditioner) -> Float[Tensor, "b c 
 
 def _num_latent_frames(batch: MediaBatch, conditioner: Conditioner) -> int:
     return _latents(batch, conditioner).shape[-1]
+
+
+def _touched(*modules: nn.Module) -> Tensor | float:
+    """Zero, with a gradient of zero for every weight of the modules.
+
+    Processes without video exchange gradients with those that have some, after each method that was called: those of the very same weights.
+    """
+    trained = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    return 0.0 * torch.stack([parameter.sum() for parameter in trained]).sum() if trained and torch.is_grad_enabled() else 0.0

@@ -5,6 +5,7 @@ python audio_mesh_worker.py FOLDER 1x1x1 2x1x1 ...     (data x context x tensor)
 
 import math
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 import mesh_worker
+from small_sound_model import MeansAutoencoder
 
 from moviegen_audio.conditioners import AudioContext, VideoFrames
 from moviegen_audio.frames import EmbeddedFrameEncoder
@@ -19,8 +21,8 @@ from moviegen_audio.masking import ContextMask
 from moviegen_audio.model import AudioTransformer
 from moviegen_audio.multidiffusion import MultiDiffusion
 from moviegen_audio.training import VideoToAudio
-from moviegen_core.autoencoder import AudioAutoencoder
 from moviegen_core.batch import MediaBatch
+from moviegen_core.conditioner import Conditioning
 from moviegen_core.parallel.clipping import gradient_norm
 from moviegen_core.randomness import keyed_noise, keyed_share
 from moviegen_text.embedded import HashedWordConditioner
@@ -28,17 +30,15 @@ from moviegen_text.embedded import HashedWordConditioner
 NUM_FRAMES = 27  # latent frames: no number of processes divides them
 
 
-class MeansAutoencoder(AudioAutoencoder):
-    """Four means per latent frame; no weights."""
+class FilmsOfTheLoud(VideoFrames):
+    """Leaves the silent samples out of the envelope's term whoever trains on them: alone, or beside others that have a video."""
 
-    def __init__(self):
-        super().__init__(latent_channels=4, sample_rate=1000, hop_length=40)
-
-    def encode_raw(self, media, *, sample=False):
-        return media.unflatten(2, (-1, 4, 10)).mean(4)[:, 0].transpose(1, 2)
-
-    def decode_raw(self, latent):
-        return latent.transpose(1, 2).flatten(1).repeat_interleave(10, dim=1)[:, None]
+    def auxiliary_loss(self, batch, conditioning):
+        loud = torch.tensor([not silent(key) for key in batch.keys])
+        if not loud.any():
+            return super().auxiliary_loss(replace(batch, video=None), conditioning)
+        part = replace(batch, latents=batch.latents[loud])
+        return loud.float().mean() * super().auxiliary_loss(part, Conditioning(aligned=conditioning.aligned[loud]))
 
 
 class KeyedDraws(VideoToAudio):
@@ -54,7 +54,8 @@ class KeyedDraws(VideoToAudio):
         t = torch.tensor([keyed_share(key) for key in batch.keys])
         dropped = {name: torch.tensor([keyed_share(key + name) < 0.25 for key in batch.keys]) for name in self.conditioners}
         dropped["video"] = dropped["video"] | torch.tensor([silent(key) for key in batch.keys])
-        loss = self.losses(x_1, noise, t, self.condition(batch, dropped)).mean()
+        told = self._told(batch)
+        loss = self.losses(x_1, noise, t, self._joined(told, batch, dropped)).mean() + self._auxiliary_losses(batch, told)["video"]
         self.losses_seen.append(loss.item())
         return loss
 
@@ -98,7 +99,7 @@ def build_model(**_):
     return KeyedDraws(
         backbone=partial(AudioTransformer, **sizes, max_frames=40),
         conditioners={
-            "video": partial(VideoFrames, encoder=encoder),
+            "video": partial(FilmsOfTheLoud, encoder=encoder, envelope_weight=3.0),
             "context": AudioContext,
             "caption": partial(HashedWordConditioner, width_text=16, num_layers=1, num_buckets=64),
         },

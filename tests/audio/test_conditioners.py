@@ -32,7 +32,8 @@ def batch(num_latent_frames=19, fps=(8.0, 15.0), **given):
 
 
 def test_both_keep_the_contract_of_conditioners():
-    check_conditioner(partial(VideoFrames, encoder=SMALL), batch=batch())
+    for weight in (0.0, 1.0):
+        check_conditioner(partial(VideoFrames, encoder=SMALL, envelope_weight=weight), batch=batch())
     check_conditioner(AudioContext, batch=batch())
     for cls in (VideoFrames, AudioContext):
         check_component_typed(cls)

@@ -12,6 +12,7 @@ from moviegen_audio.frames import EmbeddedFrameEncoder
 from moviegen_audio.model import AudioTransformer
 from moviegen_audio.training import VideoToAudio
 from moviegen_core.batch import MediaBatch
+from moviegen_core.conditioner import Conditioning
 from moviegen_core.errors import UsageError
 
 ENCODER = partial(EmbeddedFrameEncoder, feature_width=16, size_px=8, channels=[8, 8, 8])
@@ -89,8 +90,33 @@ def test_a_batch_without_video_has_no_term_but_gradients_for_every_weight():
     assert all(parameter.grad is not None for parameter in model.conditioners["video"].parameters())
 
 
+@pytest.mark.parametrize("given", [flashes(0), replace(flashes(0), video=None, fps=None)], ids=["video", "none"])
+def test_every_method_uses_the_same_weights_with_and_without_video(given):
+    """Sharded processes exchange gradients after each method: of other weights than the others', they would wait for ever."""
+    conditioner = VideoFrames(16, encoder=ENCODER, envelope_weight=1.0)
+    told = conditioner(given)
+    conditioner.auxiliary_loss(given, Conditioning(aligned=told.aligned.detach())).backward()
+    head = {name for name, parameter in conditioner.named_parameters() if parameter.grad is not None}
+    assert head == {name for name, _ in conditioner.named_parameters() if name.startswith("envelope.")}
+    conditioner.zero_grad()
+    told.aligned.sum().backward()
+    used = {name for name, parameter in conditioner.named_parameters() if parameter.grad is not None}
+    assert used == {name for name, _ in conditioner.named_parameters()} - head
+
+
 def test_without_it_there_are_no_weights_for_it():
     assert not any("envelope" in name for name, _ in VideoFrames(16, encoder=ENCODER).named_parameters())
+
+
+@pytest.mark.parametrize("weights", [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
+def test_the_next_stage_may_begin_or_end_with_it(weights, tmp_path, caplog):
+    (earlier, _), (later, _) = (a_model(envelope_weight=weight) for weight in weights)
+    torch.save({"state_dict": earlier.state_dict()}, tmp_path / "stage.ckpt")
+    own, given = ({name: tensor.clone() for name, tensor in model.state_dict().items()} for model in (later, earlier))
+    later.load_stage(tmp_path / "stage.ckpt")
+    for name, tensor in later.state_dict().items():
+        assert torch.equal(tensor, given.get(name, own[name])), name
+    assert ("conditioners.video.envelope." in caplog.text) == (weights[0] != weights[1])
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])

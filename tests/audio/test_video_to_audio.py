@@ -1,8 +1,7 @@
-"""VideoToAudio: tasks by what is given, lengths, candidates, filling in, and what it refuses; with an autoencoder of a few lines."""
+"""VideoToAudio: training, tasks by what is given, lengths, candidates, and what it refuses."""
 
 import json
 import wave
-from functools import partial
 from types import SimpleNamespace
 
 import av
@@ -10,41 +9,20 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from small_sound_model import HOP, HZ, MeansAutoencoder, a_batch, a_sound, a_video, make_model
 from torch.utils.data import DataLoader
 
 from moviegen_audio.captions import sound_effects
-from moviegen_audio.conditioners import AudioContext, VideoFrames
-from moviegen_audio.frames import EmbeddedFrameEncoder
 from moviegen_audio.model import AudioTransformer
 from moviegen_audio.multidiffusion import MultiDiffusion
 from moviegen_audio.scorer import OnsetSyncScorer
 from moviegen_audio.training import VideoToAudio
-from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
-from moviegen_core.batch import MediaBatch
+from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.callbacks.writers import PredictionWriter
 from moviegen_core.errors import UsageError
-from moviegen_core.flow.schedules import LinearSchedule
-from moviegen_core.flow.solvers import MidpointSolver
 from moviegen_core.parallel.planner.checking import check_run
 from moviegen_core.sampler import FlowSampler
 from moviegen_core.testing import check_autoencoder, check_component_typed
-from moviegen_text.embedded import HashedWordConditioner
-
-HZ, HOP = 1000, 40
-
-
-class MeansAutoencoder(AudioAutoencoder):
-    """Four means per latent frame, which lose most of a sound."""
-
-    def __init__(self, *, audio_channels=1):
-        super().__init__(latent_channels=4 * audio_channels, sample_rate=HZ, hop_length=HOP, audio_channels=audio_channels)
-
-    def encode_raw(self, media, *, sample=False):
-        return media.unflatten(2, (-1, 4, HOP // 4)).mean(4).permute(0, 1, 3, 2).flatten(1, 2)
-
-    def decode_raw(self, latent):
-        means = latent.unflatten(1, (-1, 4)).permute(0, 1, 3, 2).flatten(2)
-        return means.repeat_interleave(HOP // 4, dim=2)
 
 
 class Loudness:
@@ -58,49 +36,12 @@ class Loudness:
         return audio.square().mean((1, 2))
 
 
-def make_model(*, max_frames=30, audio_channels=1, latent_hz=25.0, **settings):
-    channels = 4 * audio_channels
-    sizes = {"num_layers": 1, "width": 16, "ffn_width": 32, "num_heads": 2, "in_channels": channels, "extra_channels": channels}
-    encoder = partial(EmbeddedFrameEncoder, feature_width=4, size_px=8, channels=[4, 4, 4])
-    model = VideoToAudio(
-        backbone=partial(AudioTransformer, **sizes, max_frames=max_frames),
-        conditioners={
-            "video": partial(VideoFrames, encoder=encoder, latent_hz=latent_hz),
-            "context": AudioContext,
-            "caption": partial(HashedWordConditioner, width_text=8, num_layers=0, num_heads=2, num_buckets=64),
-        },
-        autoencoder=partial(MeansAutoencoder, audio_channels=audio_channels),
-        **{"duration_s": 0.5, **settings},
-    )
-    model.configure_model()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.backbone.parameters():
-            parameter.normal_(std=0.3)
-    model.log = lambda *args, **kwargs: None
-    model.sampler = FlowSampler(steps=3, guidance_scale=3.0, schedule=LinearSchedule(), solver=MidpointSolver())
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def model():
     return make_model()
 
 
-def a_video(size=2, num_frames=5, seed=0):
-    return torch.rand(size, 3, num_frames, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def a_sound(size=2, num_samples=500, channels=1):
-    return torch.rand(size, channels, num_samples, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
-
-
-def a_batch(**given):
-    given = {"captions": ["a dog", "a bell"], "keys": ["x", "y"]} | given
-    return MediaBatch(**given)
-
-
-def test_parts_of_this_file_keep_their_contracts():
+def test_the_model_and_the_small_autoencoder_keep_their_contracts():
     check_autoencoder(MeansAutoencoder, meta=False)
     check_component_typed(VideoToAudio)
 
@@ -315,6 +256,9 @@ def test_the_loudest_of_three_candidates_is_kept(model):
     torch.testing.assert_close(again["scores"], made["scores"][1:])
 
 
+# -- what is refused ----------------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("given", [{"num_candidates": 2}, {"num_candidates": 0}, {"duration_s": 0.0}, {"duration_s": float("nan")}])
 def test_settings_that_make_no_sense_are_refused(given):
     with pytest.raises(UsageError, match="a duration of" if "duration_s" in given else "num_candidates"):
@@ -327,8 +271,6 @@ def test_durations_and_rates_that_are_none_are_refused(model, wrong):
         model.generate(["a dog"], duration_s=wrong)
     with pytest.raises(UsageError, match="frames per second was given"):
         model.generate(["a dog"], video=a_video(1), fps=wrong)
-    with pytest.raises(UsageError, match="a sound grows by them|both or neither|leaves some out"):
-        model.outfill(a_sound(), before_s=-1.0, after_s=2.0)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "0", "soon", [1], True, float("nan"), 1e12])
@@ -402,102 +344,6 @@ def test_cached_latents_are_as_long_as_the_sound_that_they_were_made_of(model):
     metadata = [{"duration_s": 60.0, "encoded": {"audio_hz": 2 * HZ, "samples": 640}}, {"duration_s": 60.0}]
     made = model.predict_step(a_batch(latents=torch.randn(2, 4, 8), metadata=metadata), 0)
     assert [sound.shape[1] for sound in made["audio"]] == [320, 500]
-
-
-# -- filling in --------------------------------------------------------------------------------------------------------------------
-
-
-def test_outside_of_the_spans_every_bit_is_kept(model):
-    sound = a_sound()
-    made = model.infill(sound, spans_s=[(0.103, 0.251), (0.4, 0.5)], captions=["a dog", ""])
-    kept = torch.ones(500, dtype=torch.bool)
-    kept[103:251] = kept[400:] = False
-    assert made.shape == sound.shape and torch.equal(made[:, :, kept], sound[:, :, kept])
-    assert not torch.isclose(made[:, :, ~kept], sound[:, :, ~kept]).float().mean() > 0.1
-
-
-def test_what_the_spans_hold_is_never_looked_at(model):
-    sound, other = a_sound(), a_sound()
-    other[:, :, 100:300] = float("nan")
-    spans = {"spans_s": [(0.1, 0.3)], "video": a_video(), "fps": 10.0}
-    assert torch.equal(model.infill(sound, **spans), model.infill(other, **spans))
-    other[1, 0, 99] = float("nan")
-    with pytest.raises(UsageError, match="'1' holds NaN"):
-        model.infill(other, **spans)
-
-
-def test_the_context_matters_and_differs_by_sample(model):
-    kept = torch.ones(2, 500, dtype=torch.bool)
-    kept[0, 200:] = False
-    kept[1, :333] = False
-    made = model.infill(a_sound(), kept=kept)
-    assert torch.equal(made.masked_select(kept[:, None]), a_sound().masked_select(kept[:, None]))
-    louder = model.infill(a_sound() * 0.3, kept=kept)
-    assert not torch.allclose(made[0, :, 300:], louder[0, :, 300:], atol=1e-3)
-
-
-def test_out_filling_in_both_directions(model):
-    sound = a_sound()
-    made = model.outfill(sound, before_s=0.2, after_s=0.33, captions=["a dog", "a bell"])
-    assert made.shape == (2, 1, 200 + 500 + 330) and torch.equal(made[:, :, 200:700], sound)
-    assert made[:, :, :200].any() and made[:, :, 700:].any()
-    assert torch.equal(model.outfill(sound, after_s=0.1)[:, :, :500], sound)
-
-
-def test_stereo_is_filled_in():
-    model = make_model(audio_channels=2)
-    sound = a_sound(channels=2)
-    made = model.infill(sound, spans_s=[(0.2, 0.3)])
-    assert torch.equal(made[:, :, :200], sound[:, :, :200]) and torch.equal(made[:, :, 300:], sound[:, :, 300:])
-    with pytest.raises(UsageError, match="a sound of 1 channels"):
-        model.infill(a_sound(), spans_s=[(0.2, 0.3)])
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({}, "both or neither"),
-        ({"spans_s": [(0.1, 0.2)], "kept": torch.ones(2, 500, dtype=torch.bool)}, "both or neither"),
-        ({"kept": torch.ones(2, 500, dtype=torch.bool)}, "leaves some out"),
-        ({"kept": torch.zeros(2, 13, dtype=torch.bool)}, r"mask of shape \(2, 13\)"),
-        ({"spans_s": [(0.3, 0.9)]}, "lasts 0.5 s"),
-    ],
-)
-def test_nothing_to_fill_in_is_refused(model, given, told):
-    with pytest.raises(UsageError, match=told):
-        model.infill(a_sound(), **given)
-
-
-@pytest.mark.parametrize("sound", [a_sound()[0], a_sound()[0, 0], (a_sound() * 100).to(torch.int16)])
-def test_sounds_of_another_form_are_not_filled_in(model, sound):
-    with pytest.raises(UsageError, match="a sound of shape"):
-        model.infill(sound, spans_s=[(0.1, 0.2)])
-    with pytest.raises(UsageError, match="a sound of shape"):
-        model.outfill(sound, after_s=0.1)
-
-
-def test_sounds_and_captions_are_equally_many(model):
-    for captions in (["a"], ["a"] * 3):
-        with pytest.raises(UsageError, match="audio of shape"):
-            model.infill(a_sound(), spans_s=[(0.1, 0.2)], captions=captions)
-
-
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e12])
-def test_a_sound_grows_by_a_day_at_most(model, wrong):
-    with pytest.raises(UsageError, match="a sound grows by them"):
-        model.outfill(a_sound(), after_s=wrong)
-
-
-def test_prediction_fills_in_where_a_mask_is_given(model):
-    mask = torch.zeros(2, 13, dtype=torch.bool)
-    mask[:, :5] = True
-    given = {"audio": a_sound(), "audio_hz": HZ, "captions": ["", ""]}
-    made = model.predict_step(a_batch(**given, extras={"context_mask": mask}), 0)
-    assert torch.equal(made["audio"][:, :, :200], a_sound()[:, :, :200]) and not torch.equal(made["audio"], a_sound())
-    with pytest.raises(UsageError, match="context_mask of 12 latent frames.*have 13"):
-        model.predict_step(a_batch(**given, extras={"context_mask": mask[:, 1:]}), 0)
-    with pytest.raises(UsageError, match="without a sound"):
-        model.predict_step(a_batch(extras={"context_mask": mask}), 0)
 
 
 # -- around it ---------------------------------------------------------------------------------------------------------------------

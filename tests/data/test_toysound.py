@@ -337,5 +337,8 @@ def test_knocks_on_a_grid_sound_alike_and_events_stay():
 
 @pytest.mark.parametrize("given", [{"knock_grid_hz": 0.0}, {"knock_grid_hz": float("nan")}, {"knock_grid_hz": 25.0, "audio_hz": None}])
 def test_a_grid_that_is_none_is_refused(given):
+    settings = {"audio_hz": 16000} | given
     with pytest.raises(UsageError, match="knock_grid_hz"):
-        World(**({"audio_hz": 16000} | given)).check()
+        World(**settings).check()
+    with pytest.raises(UsageError, match="knock_grid_hz"):
+        next(render_scenes(1, **settings))

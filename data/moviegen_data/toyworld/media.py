@@ -28,6 +28,7 @@ def render_scenes(num_clips: int, *, stage: str = "folder", **settings: Any) -> 
         settings: those of `World`.
     """
     world = World(**settings)
+    world.check()
     for index in range(num_clips):
         yield clip_key(stage, index), world.clip(stage, index)
 
