@@ -214,7 +214,7 @@ class VideoToAudio(FlowModel):
         shape = self._require_autoencoder().latent_shape(num_samples)
         nothing = torch.zeros(len(batch), *shape, device=self.device)
         unknown = torch.zeros(len(batch), shape[-1], dtype=torch.bool, device=self.device)
-        return self._best(_told(batch, nothing, unknown), lambda latents: self.decode(latents, num_samples), drop=drop)
+        return self._best(_knowing(batch, nothing, unknown), lambda latents: self.decode(latents, num_samples), drop=drop)
 
     @torch.no_grad()
     def infill(
@@ -290,7 +290,7 @@ class VideoToAudio(FlowModel):
             decoded = self.decode(torch.where(known[:, None], context, latents), num_samples)
             return join(audio, decoded, kept, round(_FADE_S * self.audio_hz))
 
-        return self._best(_told(batch, context, known), finish)
+        return self._best(_knowing(batch, context, known), finish)
 
     def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
         """Generate sounds for a batch, as long as its videos, its own sounds, its metadata or the model's default say.
@@ -384,6 +384,6 @@ class VideoToAudio(FlowModel):
         return batch
 
 
-def _told(batch: MediaBatch, context: Float[Tensor, "b c t"], known: Bool[Tensor, "b t"]) -> MediaBatch:
+def _knowing(batch: MediaBatch, context: Float[Tensor, "b c t"], known: Bool[Tensor, "b t"]) -> MediaBatch:
     """What conditioners see in sampling: the latents that are known, zeros elsewhere, and which they are."""
     return replace(batch, latents=context, extras=batch.extras | {"context_mask": known})
