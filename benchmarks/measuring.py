@@ -6,6 +6,7 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Roof(nn.Module):
     def __init__(self, *, num_layers: int, width: int, ffn_width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        square = lambda: nn.Linear(width, width, bias=False)  # noqa: E731
+        square = partial(nn.Linear, width, width, bias=False)
         self.layers = nn.ModuleList(
             nn.ModuleDict(
                 {name: square() for name in ("q", "k", "v", "o", "cq", "ck", "cv", "co")}

@@ -234,6 +234,7 @@ def _sound(folder: Path, *, root: Path, num_pairs: int, seed: int) -> None:
 def _report(run: StagedRun, *, spread: float) -> None:
     from moviegen_core.media.images import contact_sheet
     from moviegen_core.media.video import read_video
+    from moviegen_data.toyworld import SceneSpec, is_heard
 
     root = run.folder
     with_sound = (root / "sound" / "figures.json").is_file()
@@ -258,8 +259,8 @@ def _report(run: StagedRun, *, spread: float) -> None:
     chosen = 0
     if with_sound:
         paths = [root / "sound" / path.name for path in paths]
-        # A film in which something bounces, where there is one, so that there is something to hear.
-        chosen = next((index for index, item in enumerate(prompts) if "bounce" in [o["motion"] for o in item["scene"]["objects"]]), 0)
+        scenes = [SceneSpec.from_dict(item["scene"]) for item in prompts]
+        chosen = next((index for index, scene in enumerate(scenes) if any(map(is_heard, scene.objects))), 0)
     write_bytes(root / "film.mp4", paths[chosen].read_bytes())
     curves = {
         f"{title}: {name}": points
