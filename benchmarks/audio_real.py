@@ -1,6 +1,6 @@
 """Four real films whose sound a video-to-audio model remembers: are its onsets those of the original?
 
-    MOVIEGEN_MEDIA=... python benchmarks/audio_real.py --folder FOLDER      # about 40 minutes on one core
+    MOVIEGEN_MEDIA=... python benchmarks/audio_real.py --folder FOLDER      # about an hour on one core
 
 The films are cut into pieces of 4 s (64 x 64 px, 25 frames a second, sound at one level, in AAC at 16 kHz) and packed by
 `moviegen data pack`; `moviegen fit` trains `dac_vae/toy_16khz` on their sound and then `audio/toy` on sound and frames of the first two
@@ -11,7 +11,8 @@ and the chance level: sounds made without the film, for another film, and for an
 
 The detector's threshold is chosen for each film by the original alone: of 1.5, 2, 2.5 and 3 that at which Opus at 24 kbit/s agrees best
 with it, of equals the one that hears most, and of those the highest. Onsets in the first tenth of a second are left out on both sides: the
-dog is barking already when its film begins. Spectrograms go to FOLDER/pictures, results to benchmarks/results/audio_real.json.
+dog is barking already when its film begins. Every film gets `--draws` sounds from as many noises, whose hits and misses are summed.
+Spectrograms go to FOLDER/pictures, results to benchmarks/results/audio_real.json.
 """
 
 import argparse
@@ -55,9 +56,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, default=os.environ.get("MOVIEGEN_MEDIA"), help="folder with video/")
     parser.add_argument("--folder", type=Path, default=Path("audio_real"), help="where shards, runs and pictures go")
-    parser.add_argument("--codec_steps", type=int, default=1000, help="steps of the codec")
-    parser.add_argument("--steps", type=int, default=1300, help="steps of the video-to-audio model's schedule")
-    parser.add_argument("--stop", type=int, default=750, help="step of it after which training ends")
+    parser.add_argument("--codec_steps", type=int, default=1500, help="steps of the codec")
+    parser.add_argument("--steps", type=int, default=1300, help="steps of the video-to-audio model")
+    parser.add_argument("--draws", type=int, default=8, help="sounds for each film, from as many noises")
     parser.add_argument("--sampling_steps", type=int, default=32, help="solver steps")
     parser.add_argument("--guidance_scale", type=float, default=1.0, help="how strictly the film is followed")
     parser.add_argument("--only", choices=["cut", "codec", "model", "measure"], help="one stage, where the earlier ones are done")
@@ -71,7 +72,7 @@ def main() -> None:
     stages = {
         "cut": lambda: cut(arguments.media, folder),
         "codec": lambda: fit_codec(folder, arguments.codec_steps),
-        "model": lambda: fit_model(folder, arguments.steps, arguments.stop),
+        "model": lambda: fit_model(folder, arguments.steps),
     }
     for name in [arguments.only] if arguments.only else stages:
         if name in stages:
@@ -82,7 +83,7 @@ def main() -> None:
     report = {
         "machine": machine(),
         "training": training,
-        **measure(arguments.media, folder, steps=arguments.sampling_steps, guidance_scale=arguments.guidance_scale),
+        **measure(arguments.media, folder, steps=arguments.sampling_steps, guidance_scale=arguments.guidance_scale, draws=arguments.draws),
     }
     print(json.dumps(report, indent=2))
     write_record(report, arguments.output)
@@ -196,7 +197,7 @@ def fit_codec(folder: Path, steps: int) -> None:
     run(folder, "codec", command, steps)
 
 
-def fit_model(folder: Path, steps: int, stop: int) -> None:
+def fit_model(folder: Path, steps: int) -> None:
     """Train the video-to-audio model on the latents and frames of the pieces."""
     codec = str(folder / "codec.ckpt")
     video = {"dropout": 0.0, "envelope_weight": 1.0, "encoder": {"class_path": "moviegen_audio.EmbeddedFrameEncoder"}}
@@ -212,30 +213,30 @@ def fit_model(folder: Path, steps: int, stop: int) -> None:
         "fit", "--config", "audio/toy", "--config", str(folder / "model.yaml"), "--data", "audio_real.CachedClips",
         "--data.folder", str(folder / "shards"), "--data.codec", codec, "--trainer.val_check_interval", "null",
     ]  # fmt: skip
-    run(folder, "model", command, steps, stop)
+    run(folder, "model", command, steps)
 
 
-def run(folder: Path, name: str, command: list[str], steps: int, stop: int | None = None) -> None:
+def run(folder: Path, name: str, command: list[str], steps: int) -> None:
     """Run a training, keep its last checkpoint as NAME.ckpt and what it took as NAME.json."""
     root = folder / name
     shutil.rmtree(root, ignore_errors=True)
     command = [
         *command, "--model.lr_scheduler.init_args.total_steps", str(steps), "--model.lr_scheduler.init_args.final_share", "0.02",
-        "--trainer.max_steps", str(stop or steps), "--trainer.default_root_dir", str(root),
+        "--trainer.max_steps", str(steps), "--trainer.default_root_dir", str(root),
     ]  # fmt: skip
     began, start = time.time(), time.process_time()
     moviegen(command)
     spent = {"processor_minutes": round((time.process_time() - start) / 60, 2), "wall_minutes": round((time.time() - began) / 60, 2)}
     shutil.copy(max(root.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime), folder / f"{name}.ckpt")
     told = " ".join(["moviegen", *command]).replace(str(folder), "FOLDER")
-    (folder / f"{name}.json").write_text(json.dumps({"command": told, "steps": stop or steps, **spent}))
+    (folder / f"{name}.json").write_text(json.dumps({"command": told, "steps": steps, **spent}))
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def measure(media: Path, folder: Path, *, steps: int, guidance_scale: float) -> dict[str, Any]:
+def measure(media: Path, folder: Path, *, steps: int, guidance_scale: float, draws: int) -> dict[str, Any]:
     """Onset F1 of every film by every source of sound, and over all films."""
     codec = build_from_checkpoint(folder / "codec.ckpt").eval()
     model = load_model(folder / "model.ckpt", seed=0, steps=steps, guidance_scale=guidance_scale)
@@ -243,22 +244,22 @@ def measure(media: Path, folder: Path, *, steps: int, guidance_scale: float) -> 
     sounds = {name: sound[:, : round(min(num_pieces(sound), REMEMBERED) * PIECE_S * HZ)] for name, sound in sounds.items()}
     paths = {name: sorted((folder / "pieces").glob(f"{name}-*.mp4"))[:REMEMBERED] for name in FILMS}
     clips = {name: [read_video(path) for path in paths[name]] for name in FILMS}
-    made = {name: joined(model, clips[name], name) for name in FILMS}
-    blind = {name: joined(model, None, name, count=len(clips[name])) for name in FILMS}
+    made = {name: [joined(model, clips[name], f"{name}-{draw}") for draw in range(draws)] for name in FILMS}
+    blind = {name: [joined(model, None, f"{name}-{draw}", count=len(clips[name])) for draw in range(draws)] for name in FILMS}
     films: dict[str, Any] = {}
     for name, sound in sounds.items():
         threshold = threshold_for(sound)
         heard = partial(onsets, threshold=threshold)
         rebuilt = codec.decode(codec.encode(sound[None]), num_frames=sound.shape[1])[0]
-        others = [repeated(made[other], sound.shape[1]) for other in FILMS if other != name]
-        moved = made[name].roll(round(PIECE_S / 2 * HZ), dims=1)
+        others = [repeated(each, sound.shape[1]) for other in FILMS if other != name for each in made[other]]
+        moved = [each.roll(round(PIECE_S / 2 * HZ), dims=1) for each in made[name]]
         subjects = {
             "Opus, 24 kbit/s": [code_with_opus(sound, sample_rate=HZ, bit_rate=24000).audio],
             "codec": [rebuilt],
-            "generated": [made[name]],
-            "without the film": [blind[name]],
+            "generated": made[name],
+            "without the film": blind[name],
             "for another film": others,
-            "for another moment": [moved],
+            "for another moment": moved,
         }
         reference = heard(sound)
         scores = {subject: [onset_f1(reference, heard(each)) for each in candidates] for subject, candidates in subjects.items()}
@@ -266,12 +267,12 @@ def measure(media: Path, folder: Path, *, steps: int, guidance_scale: float) -> 
             subject: figures(score) for subject, score in scores.items()
         }
         films[name]["f1_by_threshold"] = {
-            subject: {each: round(agreement(sound, subjects[subject][0], each), 3) for each in THRESHOLDS}
+            subject: {each: round(statistics.mean(agreement(sound, other, each) for other in subjects[subject]), 3) for each in THRESHOLDS}
             for subject in ("codec", "generated")
         }
-        write_sheet(folder / "pictures" / f"{name}.png", [sound[:, : 8 * HZ], rebuilt[:, : 8 * HZ], made[name][:, : 8 * HZ]], hz=HZ)
+        write_sheet(folder / "pictures" / f"{name}.png", [sound[:, : 8 * HZ], rebuilt[:, : 8 * HZ], made[name][0][:, : 8 * HZ]], hz=HZ)
     means = {subject: round(statistics.mean(film[subject]["f1"] for film in films.values()), 3) for subject in subjects}
-    return {"sampling": {"steps": steps, "guidance_scale": guidance_scale}, "mean_f1": means, "films": films}
+    return {"sampling": {"steps": steps, "guidance_scale": guidance_scale, "draws": draws}, "mean_f1": means, "films": films}
 
 
 def joined(model: Any, clips: Sequence[Clip] | None, name: str, *, count: int = 0) -> Tensor:

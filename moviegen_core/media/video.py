@@ -141,11 +141,14 @@ def copy_with_sound(film: str | Path, audio: Float[Tensor, "..."], audio_hz: int
             sound = _Sound(container, _lengthened(_channels(audio), duration_s * audio_hz), audio_hz, audio_codec)
             first = picture.start_time or 0
             for packet in source.demux(picture):
-                if packet.dts is not None:
-                    packet.pts, packet.dts, packet.stream = packet.pts - first, packet.dts - first, copy
-                    container.mux(packet)
+                if packet.dts is None:  # the empty one at the end
+                    continue
+                if packet.pts is None:
+                    return None
+                packet.pts, packet.dts, packet.stream = packet.pts - first, packet.dts - first, copy
+                container.mux(packet)
             sound.write(container)
-    except (av.FFmpegError, TypeError):  # time stamps are missing, say
+    except av.FFmpegError:
         return None
     return buffer.getvalue()
 

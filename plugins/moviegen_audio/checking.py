@@ -1,9 +1,6 @@
 """Refuses sounds and prompts that nothing can be made of."""
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from moviegen_core.autoencoder import AudioAutoencoder, Autoencoder
@@ -28,14 +25,6 @@ def require_sounds(audio: Tensor) -> None:
             "sounds are (sounds, channels, samples), of floats in [-1, 1]",
             "move the axes (`audio[None]` makes a batch of one), or divide integers by their largest",
         )
-
-
-def require_finite(audio: Float[Tensor, "b a s"], keys: Sequence[str]) -> None:
-    """Refuse sounds with NaN or infinity, by the first one's key."""
-    finite = audio.isfinite().flatten(1).all(1)
-    if not finite.all():
-        bad = [key for key, is_finite in zip(keys, finite.tolist(), strict=True) if not is_finite]
-        raise UsageError(f"the sound {bad[0]!r} holds NaN or infinity", "samples are numbers from -1 to 1", "mend or leave out that sound")
 
 
 def require_whole(batch: MediaBatch) -> None:

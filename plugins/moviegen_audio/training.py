@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moviegen_audio.candidates import Candidate, best_of, candidate_keys, checked_score
 from moviegen_audio.captions import AudioCaption
-from moviegen_audio.checking import require_condition, require_finite, require_sound, require_sounds, require_whole
+from moviegen_audio.checking import require_condition, require_sound, require_sounds, require_whole
 from moviegen_audio.conditioners import VideoFrames
 from moviegen_audio.infilling import Spans, join, kept_outside, known_frames
 from moviegen_audio.lengths import LONGEST_S, durations_of, lengths_of, num_samples_of
@@ -160,14 +160,6 @@ class VideoToAudio(FlowModel):
         with self._frozen_precision():
             return self._require_autoencoder().encode(audio, sample=self.training).float()
 
-    def _check_rate(self, audio_hz: int | None) -> None:
-        if audio_hz != self.audio_hz:
-            raise UsageError(
-                f"sounds of {audio_hz} samples per second were given",
-                f"{type(self.autoencoder).__name__} takes {self.audio_hz}",
-                f"let the data resample them (`data.audio_hz: {self.audio_hz}`)",
-            )
-
     # -- prediction ----------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -246,8 +238,7 @@ class VideoToAudio(FlowModel):
             raise UsageError("both or neither of `spans_s` and `kept` were given", "either says what is generated", "give one of them")
         if kept is None:
             kept = kept_outside(spans_s, audio.shape[2], self.audio_hz).expand(len(audio), -1)
-        batch = self._batch(captions or [""] * len(audio), keys, video, fps)
-        return self.fill(batch, audio, kept).audio
+        return self._fill(self._batch(captions or [""] * len(audio), keys, video, fps, audio), kept).audio
 
     def outfill(self, audio: Float[Tensor, "b a s"], *, before_s: float = 0.0, after_s: float = 0.0, **given: Any) -> Tensor:
         """Continue sounds in either direction or both.
@@ -268,29 +259,6 @@ class VideoToAudio(FlowModel):
         around = (round(before_s * self.audio_hz), round(after_s * self.audio_hz))
         kept = torch.ones(len(audio), audio.shape[2], dtype=torch.bool)
         return self.infill(torch.nn.functional.pad(audio, around), kept=torch.nn.functional.pad(kept, around), **given)
-
-    @torch.no_grad()
-    def fill(self, batch: MediaBatch, audio: Float[Tensor, "b a s"], kept: Bool[Tensor, "b s"]) -> Candidate:
-        """Sounds whose samples marked in `kept` are those of `audio`, the others generated."""
-        require_whole(replace(batch, audio=audio))
-        if kept.shape != (len(audio), audio.shape[2]) or kept.dtype != torch.bool or kept.all():
-            raise UsageError(
-                f"sounds of shape {tuple(audio.shape)} and a mask of shape {tuple(kept.shape)} were given",
-                "the mask says for every sample of every sound whether it is kept, and leaves some out",
-                "give a mask (sounds, samples), false for what is generated",
-            )
-        audio, kept = audio.to(self.device), kept.to(self.device)
-        autoencoder = self._require_autoencoder()
-        sound = torch.where(kept[:, None], audio, 0.0)
-        require_finite(sound, batch.keys)
-        known, num_samples = known_frames(kept, autoencoder.hop_length), audio.shape[2]
-        context = torch.where(known[:, None], self._encode(sound), 0.0)
-
-        def finish(latents: Tensor) -> Tensor:
-            decoded = self.decode(torch.where(known[:, None], context, latents), num_samples)
-            return join(audio, decoded, kept, round(_FADE_S * self.audio_hz))
-
-        return self._best(_knowing(batch, context, known), finish)
 
     def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
         """Generate sounds for a batch, as long as its videos, its own sounds, its metadata or the model's default say.
@@ -320,7 +288,6 @@ class VideoToAudio(FlowModel):
             raise UsageError(
                 "a context_mask without a sound was given", "it marks what of the sound is kept", "give the sound as `audio`, or no mask"
             )
-        self._check_rate(batch.audio_hz)
         hop, num_samples = self._require_autoencoder().hop_length, batch.audio.shape[2]
         mask = batch.extras["context_mask"]
         if mask.shape[1] != -(-num_samples // hop):
@@ -329,7 +296,29 @@ class VideoToAudio(FlowModel):
                 f"the sounds have {-(-num_samples // hop)}",
                 "give one value for each",
             )
-        return self.fill(batch, batch.audio, mask.repeat_interleave(hop, dim=1)[:, :num_samples])
+        return self._fill(batch, mask.repeat_interleave(hop, dim=1)[:, :num_samples])
+
+    @torch.no_grad()
+    def _fill(self, batch: MediaBatch, kept: Bool[Tensor, "b s"]) -> Candidate:
+        """The batch's sounds, the samples that are not marked in `kept` generated."""
+        audio = batch.audio
+        if kept.shape != (len(batch), audio.shape[2]) or kept.dtype != torch.bool or kept.all():
+            raise UsageError(
+                f"sounds of shape {tuple(audio.shape)} and a mask of shape {tuple(kept.shape)} were given",
+                "the mask says for every sample of every sound whether it is kept, and leaves some out",
+                "give a mask (sounds, samples), false for what is generated",
+            )
+        audio, kept = audio.to(self.device), kept.to(self.device)
+        autoencoder = require_sound(self._require_autoencoder())
+        known, num_samples = known_frames(kept, autoencoder.hop_length), audio.shape[2]
+        sound = autoencoder.sound_of(replace(batch, audio=torch.where(kept[:, None], audio, 0.0)))
+        context = torch.where(known[:, None], self._encode(sound), 0.0)
+
+        def finish(latents: Tensor) -> Tensor:
+            decoded = self.decode(torch.where(known[:, None], context, latents), num_samples)
+            return join(audio, decoded, kept, round(_FADE_S * self.audio_hz))
+
+        return self._best(_knowing(batch, context, known), finish)
 
     def conditionings(self, batch: MediaBatch, variants: Sequence[frozenset[str]], length: int) -> Conditionings:
         """What the sampler is told; of its segments each has what belongs to it, and its own caption where there are some.
@@ -371,7 +360,14 @@ class VideoToAudio(FlowModel):
         scorer = self.scorer
         return best_of(map(candidate, range(self.num_candidates)), lambda audio: checked_score(scorer, audio, self.audio_hz, batch))
 
-    def _batch(self, captions: Sequence[str | AudioCaption], keys: Sequence[str] | None, video: Tensor | None, fps: Any) -> MediaBatch:
+    def _batch(
+        self,
+        captions: Sequence[str | AudioCaption],
+        keys: Sequence[str] | None,
+        video: Tensor | None,
+        fps: Any,
+        audio: Tensor | None = None,
+    ) -> MediaBatch:
         if (video is None) != (fps is None):
             raise UsageError("one of video and fps was given", "a video's sound is aligned to its frames by time", "give both")
         keys = list(keys) if keys is not None else [str(position) for position in range(len(captions))]
@@ -380,6 +376,7 @@ class VideoToAudio(FlowModel):
             rates = rates.expand(len(captions))
         texts = captions if isinstance(captions, str) else [str(c) if isinstance(c, AudioCaption) else c for c in captions]
         batch = MediaBatch(captions=texts, keys=keys, video=None if video is None else video.to(self.device), fps=rates)
+        batch.audio, batch.audio_hz = audio, None if audio is None else self.audio_hz
         require_whole(batch)
         return batch
 
