@@ -8,6 +8,8 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests use no network; read when the hub's client is first imported
 
+REPOSITORY = Path(__file__).parents[1]
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes minutes, or a GPU that is not there, unless the marker was asked for with -m."""
@@ -28,7 +30,8 @@ def _few_threads() -> None:
 @pytest.fixture(scope="session")
 def media() -> Path:
     """The folder of real clips, photos and sounds; tests that use it are skipped where it is absent."""
-    folder = Path(os.environ.get("MOVIEGEN_MEDIA", "media-not-set"))
-    if not (folder / "MANIFEST.json").is_file():
-        pytest.skip("no test media; set MOVIEGEN_MEDIA to a folder of clips, photos and sounds with MANIFEST.json")
-    return folder
+    candidates = [Path(os.environ["MOVIEGEN_MEDIA"])] if "MOVIEGEN_MEDIA" in os.environ else [REPOSITORY.parent / "shared" / "media"]
+    for folder in candidates:
+        if (folder / "MANIFEST.json").is_file():
+            return folder
+    pytest.skip(f"no test media at {candidates[0]}; set MOVIEGEN_MEDIA to a folder with MANIFEST.json")
