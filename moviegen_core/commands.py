@@ -49,6 +49,8 @@ def show_plugin(name: str, *, json: bool = False) -> None:
         print(f"  {component.kind:<12} {component.class_path:<44} {component.summary}")
     for command in plugin.commands:
         print(f"  {'command':<12} {f'moviegen {command.group} {command.name}':<44} {command.summary}")
+    for stage in plugin.curation_stages:
+        print(f"  {'curation':<12} {stage.class_path:<44} {stage.summary}")
     for directory in plugin.presets:
         print(f"  {'presets':<12} {directory.path}")
 

@@ -60,6 +60,19 @@ class PresetDirectory:
     path: Path
 
 
+@dataclass(frozen=True)
+class CurationStage:
+    """A stage of `moviegen data curate`, offered by name to YAML.
+
+    Args:
+        class_path: `package.module.ClassName` of a `moviegen_data.curation.Stage`; imported only when it is used.
+        summary: one line for `moviegen plugins show`.
+    """
+
+    class_path: str
+    summary: str
+
+
 @hookspec
 def moviegen_components() -> Iterable[Component]:
     """Offer classes by name.
@@ -90,4 +103,15 @@ def moviegen_presets() -> Iterable[PresetDirectory]:
         @hookimpl
         def moviegen_presets():
             yield PresetDirectory(Path(__file__).parent / "configs")
+    """
+
+
+@hookspec
+def moviegen_curation_stages() -> Iterable[CurationStage]:
+    """Offer stages of data curation.
+
+    Example:
+        @hookimpl
+        def moviegen_curation_stages():
+            yield CurationStage("my_package.blur.Sharpness", "drops clips whose middle frame is blurred")
     """

@@ -14,12 +14,17 @@ import pluggy
 
 from moviegen_core import hookspecs
 from moviegen_core.errors import UsageError, nearest, what_exists
-from moviegen_core.hookspecs import Command, Component, Kind, PresetDirectory
+from moviegen_core.hookspecs import Command, Component, CurationStage, Kind, PresetDirectory
 
 GROUP = "moviegen"
 BLOCK_VARIABLE = "MOVIEGEN_BLOCK_PLUGINS"
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-_HOOKS = {"moviegen_components": Component, "moviegen_commands": Command, "moviegen_presets": PresetDirectory}
+_HOOKS = {
+    "moviegen_components": Component,
+    "moviegen_commands": Command,
+    "moviegen_presets": PresetDirectory,
+    "moviegen_curation_stages": CurationStage,
+}
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _FUNCTION_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _COMMAND_NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -54,6 +59,7 @@ class Plugin:
     components: tuple[Component, ...] = ()
     commands: tuple[Command, ...] = ()
     presets: tuple[PresetDirectory, ...] = ()
+    curation_stages: tuple[CurationStage, ...] = ()
     problem: Problem | None = None
 
 
@@ -98,6 +104,11 @@ class PluginHost:
     def preset_directories(self) -> list[tuple[PresetDirectory, Plugin]]:
         """Every offered folder of presets."""
         return [(directory, plugin) for plugin in self.loaded for directory in plugin.presets]
+
+    @property
+    def curation_stages(self) -> dict[str, list[tuple[CurationStage, Plugin]]]:
+        """Every offered stage of curation by its short name; more than one entry is a clash."""
+        return _group(self.loaded, "curation_stages", lambda stage: stage.class_path.rpartition(".")[2])
 
     def component(self, name: str) -> Component:
         """Find an offered class by its short name.
@@ -145,11 +156,13 @@ class PluginHost:
             components=offers.get("moviegen_components", ()),
             commands=offers.get("moviegen_commands", ()),
             presets=offers.get("moviegen_presets", ()),
+            curation_stages=offers.get("moviegen_curation_stages", ()),
         )
 
     def _report_clashes(self) -> None:
         commands = _group(self.loaded, "commands", lambda command: (command.group, command.name))
         clashes = [(f"class name {name}", found) for name, found in self.components.items() if len(found) > 1]
+        clashes += [(f"stage name {name}", found) for name, found in self.curation_stages.items() if len(found) > 1]
         clashes += [(f"command {' '.join(filter(None, key))}", found) for key, found in commands.items() if len(found) > 1]
         for what, found in clashes:
             owners = " and ".join(f"plugin '{plugin.name}' of package {plugin.package} {plugin.version}" for _, plugin in found)
@@ -215,6 +228,8 @@ def _validated(hook: str, function: Callable[[], Iterable[Any]]) -> Iterable[Any
             raise UsageError(f"{hook} yields {record!r}", f"{expected.__name__} records are expected", "yield those")
         if isinstance(record, Component):
             _check(record.kind in get_args(Kind), record, f"kinds are {', '.join(get_args(Kind))}")
+            _check(_CLASS_PATH.fullmatch(record.class_path), record, "a class path reads package.module.ClassName")
+        elif isinstance(record, CurationStage):
             _check(_CLASS_PATH.fullmatch(record.class_path), record, "a class path reads package.module.ClassName")
         elif isinstance(record, Command):
             _check(_FUNCTION_PATH.fullmatch(record.function_path), record, "a function path reads package.module:function")

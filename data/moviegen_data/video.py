@@ -85,9 +85,9 @@ class VideoDecoder:
         Raises:
             SampleError: the file cannot be opened, has no video, or its first frame cannot be decoded.
         """
-        with _opened(source) as container:
-            stream = self._stream(container)
-            frame = next(_frames(container, stream), None)
+        with opened(source) as container:
+            stream = self.stream_of(container)
+            frame = next(decoded_frames(container, stream), None)
             if frame is None:
                 raise SampleError("cannot be decoded", f"no frame in its {stream.codec_context.name} stream")
             return _describe(container, stream, frame)
@@ -98,10 +98,10 @@ class VideoDecoder:
         Raises:
             SampleError: the file cannot be decoded to its end.
         """
-        with _opened(source) as container:
-            stream = self._stream(container)
+        with opened(source) as container:
+            stream = self.stream_of(container)
             count, first, end = 0, None, 0.0
-            for frame in _frames(container, stream):
+            for frame in decoded_frames(container, stream):
                 time = frame.time if frame.time is not None else end
                 first, end = time if first is None else first, max(end, time + _shown_for(frame, stream))
                 count += 1
@@ -133,8 +133,8 @@ class VideoDecoder:
         Raises:
             SampleError: the file cannot be used: unreadable, without video, broken on the way, or too short.
         """
-        with _opened(source) as container:
-            stream = self._stream(container)
+        with opened(source) as container:
+            stream = self.stream_of(container)
             rate = fps or _rate(stream)
             duration, length = _duration(container, stream), (out.shape[1] - 1) / rate
             slack = max(0.0, (duration or 0.0) - length - 1.0 / min(rate, _rate(stream)))
@@ -151,7 +151,12 @@ class VideoDecoder:
             raise SampleError("too short", f"{shown} of {out.shape[1]} frames at {rate:g} fps")
         return Span(start_s=start, fps=rate)
 
-    def _stream(self, container: Any) -> VideoStream:
+    def stream_of(self, container: Any) -> VideoStream:
+        """The picture's stream, made ready for decoding.
+
+        Raises:
+            SampleError: there is none, or none that can be decoded.
+        """
         streams = [stream for stream in container.streams.video if not int(stream.disposition) & _ATTACHED_PICTURE]
         if not streams:
             raise SampleError("no video stream", f"{len(container.streams)} other streams")
@@ -173,8 +178,8 @@ class VideoDecoder:
                 container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
             except av.FFmpegError as error:
                 raise SampleError("cannot be decoded", f"{_reason(error)} on the way to {start:.2f} s") from error
-        shown, held, end, aspect = 0, None, 0.0, _pixel_aspect(stream)
-        for frame in _frames(container, stream):
+        shown, held, end, aspect = 0, None, 0.0, pixel_aspect(stream)
+        for frame in decoded_frames(container, stream):
             time = frame.time if frame.time is not None else end
             while held is not None and shown < len(targets) and targets[shown] < time:
                 shown = self._show(held, out, shown, targets, time, aspect)
@@ -195,8 +200,8 @@ class VideoDecoder:
         return shown
 
     def _convert(self, frame: VideoFrame, out: Float[Tensor, "3 h w"], aspect: float) -> None:
-        quarter_turns = _quarter_turns(frame)
-        turned = quarter_turns % 2 == 1
+        turns = quarter_turns(frame)
+        turned = turns % 2 == 1
         height, width = out.shape[1:] if not turned else out.shape[:0:-1]
         placement = cover(frame.height, max(1, round(frame.width * aspect)), height, width)
         picture = self._reformatter.reformat(
@@ -209,10 +214,15 @@ class VideoDecoder:
             threads=self.num_threads,
         )
         planes = [_plane(picture.planes[index], placement) for index in (2, 0, 1)]
-        write_pixels(planes, out, quarter_turns)
+        write_pixels(planes, out, turns)
 
 
-def _opened(source: bytes | str | Path) -> Any:
+def opened(source: bytes | str | Path) -> Any:
+    """The container of a file, or of its bytes.
+
+    Raises:
+        SampleError: it is none.
+    """
     try:
         return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
     except FileNotFoundError:
@@ -221,7 +231,12 @@ def _opened(source: bytes | str | Path) -> Any:
         raise SampleError("cannot be opened", _reason(error)) from error
 
 
-def _frames(container: Any, stream: VideoStream) -> Iterator[VideoFrame]:
+def decoded_frames(container: Any, stream: VideoStream) -> Iterator[VideoFrame]:
+    """The frames from where the container is.
+
+    Raises:
+        SampleError: one cannot be decoded.
+    """
     count = 0
     try:
         for frame in container.decode(stream):
@@ -251,12 +266,14 @@ def _duration(container: Any, stream: VideoStream) -> float | None:
     return container.duration / av.time_base if container.duration and container.duration > 0 else None
 
 
-def _pixel_aspect(stream: VideoStream) -> float:
+def pixel_aspect(stream: VideoStream) -> float:
+    """Width of a pixel over its height."""
     aspect = stream.sample_aspect_ratio
     return float(aspect) if aspect and 0.1 < aspect < 10 else 1.0
 
 
-def _quarter_turns(frame: VideoFrame) -> int:
+def quarter_turns(frame: VideoFrame) -> int:
+    """Counter-clockwise quarter turns by which a player turns the picture."""
     return round(frame.rotation / 90) % 4
 
 
@@ -266,8 +283,8 @@ def _plane(plane: Any, placement: Placement) -> Tensor:
 
 
 def _describe(container: Any, stream: VideoStream, frame: VideoFrame) -> VideoInfo:
-    turns = _quarter_turns(frame)
-    height, width = frame.height, max(1, round(frame.width * _pixel_aspect(stream)))
+    turns = quarter_turns(frame)
+    height, width = frame.height, max(1, round(frame.width * pixel_aspect(stream)))
     return VideoInfo(
         width=height if turns % 2 else width,
         height=width if turns % 2 else height,

@@ -1,0 +1,22 @@
+"""Curation: from a folder of raw media to shards of clips that are worth learning from (3.2.1, B.1)."""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Clip": "clip",
+    "ClipStage": "stage",
+    "Drop": "clip",
+    "Function": "stage",
+    "Media": "media",
+    "Resources": "stage",
+    "SetStage": "stage",
+    "Stage": "stage",
+}
+__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)

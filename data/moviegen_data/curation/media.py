@@ -1,0 +1,123 @@
+"""The medium of clips, opened for all stages of a worker: what one of them decoded, the next need not decode again."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from moviegen_data.audio import EXTENSIONS as SOUNDS
+from moviegen_data.audio import AudioDecoder, AudioInfo
+from moviegen_data.faults import SampleError
+from moviegen_data.image import EXTENSIONS as IMAGES
+from moviegen_data.image import open_picture
+from moviegen_data.stills import read_stills
+from moviegen_data.video import VideoDecoder, VideoInfo
+
+if TYPE_CHECKING:
+    from moviegen_data.curation.measures import Measures
+
+
+class Media:
+    """A file that clips are stretches of: a video, a picture or a sound. What is asked for twice is decoded once.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._stills: dict[tuple[tuple[float, ...], int | None], np.ndarray] = {}
+
+    @property
+    def kind(self) -> str:
+        """`video`, `picture` or `sound`, by the name's ending."""
+        extension = self.path.suffix.lower()[1:]
+        return "picture" if extension in IMAGES else "sound" if extension in SOUNDS else "video"
+
+    @cached_property
+    def info(self) -> VideoInfo:
+        """What the header and the first frame say.
+
+        Raises:
+            SampleError: it cannot be opened, or has no video.
+        """
+        return VideoDecoder().probe(self.path)
+
+    @cached_property
+    def extent(self) -> tuple[int, float]:
+        """Frames and seconds, counted by decoding to the end.
+
+        Raises:
+            SampleError: it cannot be decoded to its end.
+        """
+        return VideoDecoder().count(self.path)
+
+    @cached_property
+    def measures(self) -> "Measures":
+        """What is measured frame by frame: change, motion, motion vectors; one pass for all stages.
+
+        Raises:
+            SampleError: it cannot be decoded to its end.
+        """
+        from moviegen_data.curation.measures import measure
+
+        return measure(self.path)
+
+    @cached_property
+    def audio_info(self) -> AudioInfo:
+        """What the header says about the sound.
+
+        Raises:
+            SampleError: there is none.
+        """
+        return AudioDecoder().probe(self.path)
+
+    def stills(self, start_s: float, end_s: float, *, count: int = 1, max_side: int | None = None) -> UInt8[np.ndarray, "n h w 3"]:
+        """Pictures in RGB, upright, from the middles of `count` equal parts of a stretch; a picture gives itself.
+
+        Args:
+            start_s: where the stretch begins, in seconds.
+            end_s: where it ends.
+            count: pictures wanted.
+            max_side: pixels of the longer side at most; the file's own size unless given.
+
+        Raises:
+            SampleError: they cannot be decoded.
+        """
+        times = tuple(start_s + (end_s - start_s) * (number + 0.5) / count for number in range(count))
+        name = (times, max_side)
+        if name not in self._stills:
+            self._stills = {name: self._read(times, max_side)}  # the last ones are enough: stages that follow each other ask alike
+        return self._stills[name]
+
+    def sound(
+        self, start_s: float = 0.0, end_s: float | None = None, *, audio_hz: int | None = None, channels: int | None = None
+    ) -> tuple[Float[Tensor, "a s"], int]:
+        """A stretch of the sound in [-1, 1], and its samples per second.
+
+        Args:
+            start_s: where the stretch begins, in seconds.
+            end_s: where it ends; the sound's end unless given.
+            audio_hz: samples per second wanted; the file's own unless given.
+            channels: 1 for mono, 2 for stereo; the file's own unless given.
+
+        Raises:
+            SampleError: there is no sound, or none that can be decoded.
+        """
+        sound = AudioDecoder(audio_hz=audio_hz, channels=channels).decode(self.path)
+        hz = sound.audio_hz
+        stop = None if end_s is None else round(end_s * hz)
+        return sound.audio[:, round(start_s * hz) : stop], hz
+
+    def _read(self, times: tuple[float, ...], max_side: int | None) -> np.ndarray:
+        if self.kind == "picture":
+            picture = open_picture(self.path.read_bytes())
+            if max_side is not None:
+                picture.thumbnail((max_side, max_side))
+            return np.asarray(picture)[None]
+        if self.kind == "sound":
+            raise SampleError("no video stream", "it is a sound")
+        return read_stills(self.path, times, max_side=max_side)
