@@ -133,6 +133,21 @@ def pack(
     return report
 
 
+def keyed_media(root: Path) -> tuple[list[tuple[str, Path]], SkipReport]:
+    """The media of a folder by key, in the keys' order, and what else is in it.
+
+    Raises:
+        UsageError: it holds none.
+    """
+    report = PackReport(folder=str(root), output="")
+    media = list(_media(root, report, sidecar=True, caption_file=None))
+    if not media:
+        raise UsageError(
+            f"the folder {root} was given", f"it holds no media ({_kinds()})", f"put some in; {len(report.skipped)} other files were seen"
+        )
+    return sorted(_keyed(media, root)), report.skipped
+
+
 def _media(root: Path, report: PackReport, *, sidecar: bool, caption_file: str | None) -> Iterator[Path]:
     companions = {".txt"} if sidecar else set()
     for path in sorted(root.rglob("*")):

@@ -1,0 +1,137 @@
+"""`moviegen data curate`: a folder of raw media becomes shards of clips worth learning from, and a report of what became of the rest."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from moviegen_core.errors import UsageError, require_at_least
+from moviegen_core.presets import compose
+from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.engine import Engine, LocalEngine, Operator, Part
+from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, plan_shards, require_free
+from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
+from moviegen_data.curation.report import Report, write_report
+from moviegen_data.curation.running import run_set_stage
+from moviegen_data.curation.work import NAME, Load, Results, Work, operators, require_folder
+from moviegen_data.faults import logger
+from moviegen_data.pack import keyed_media
+
+_GROUPS = ("stages", "shards")
+
+
+def curate(
+    folder: str,
+    output: str,
+    *,
+    config: str | list[str],
+    engine: Engine | None = None,
+    part_size: int = 16,
+    thumbnails: int = 12,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Curate a folder of media: run the stages of a configuration over it, write what is left as shards, and report what was not.
+
+    Interrupt it and start it again: it goes on. With other settings it does again what they change.
+
+    Args:
+        folder: videos, pictures and sounds, in any depth.
+        output: folder of the shards and of `report.html`, `report.json` and `dropped.jsonl`; results of parts lie in its `.curation`.
+        config: presets or files, later ones over earlier ones, e.g. `curation/high_res`; see `moviegen presets list`.
+        engine: where the work is done; in this process unless given, e.g. `--engine LocalEngine --engine.num_workers 8`.
+        part_size: media that are worked on, and kept, together.
+        thumbnails: pictures of dropped clips in the report, for each stage.
+        overwrite: replace shards that are no run of curation.
+
+    Raises:
+        UsageError: the folder holds no media, or the configuration cannot be used.
+    """
+    require_at_least(1, part_size=part_size)
+    require_at_least(0, thumbnails=thumbnails)
+    root, target = require_folder(folder), Path(output).expanduser()
+    stages, shards = read_config([config] if isinstance(config, str) else config)
+    media, skipped = keyed_media(root)
+    require_free(target, shards.prefix, overwrite=overwrite, ours=(target / NAME).is_dir())
+    work = Work(target / NAME, root, part_size)
+    run = _Run(engine or LocalEngine(), work)
+    before = run.begin(media)
+    steps = steps_of(stages, before.digest)
+    results = [before]
+    for step in steps:
+        results.append(run.step(step, results[-1]))
+    plan = plan_shards(work.folder, root, shards, alive_clips(results), results[-1].digest)
+    run.shards(plan)
+    index = plan.publish(target)
+    work.forget_others([*(done.digest for done in results), plan.folder.name.rpartition("-")[2]])
+    report = Report(root, stages, results[1:], faults=dict(plan.faults()), skipped=skipped, index=index, num_examples=thumbnails)
+    told = write_report(report, target)
+    print(report)
+    return told
+
+
+def read_config(names: Sequence[str]) -> tuple[list[Named], ShardSettings]:
+    """The stages and shard settings of presets or files.
+
+    Raises:
+        UsageError: one is not a configuration of curation.
+    """
+    if not names:
+        raise UsageError("no configuration was given", "it names the stages", "give e.g. `--config curation/high_res`")
+    config = compose(names)
+    unknown = sorted(set(config) - set(_GROUPS))
+    if unknown or not isinstance(config.get("stages"), Mapping):
+        raise UsageError(
+            f"the configuration {', '.join(names)} was given",
+            f"it has {', '.join(map(repr, unknown)) or 'no `stages`'}; a configuration of curation has {' and '.join(_GROUPS)}",
+            "see `moviegen presets show curation/high_res`",
+        )
+    try:
+        shards = ShardSettings(**(config.get("shards") or {}))
+    except TypeError as error:
+        raise UsageError(f"shards: {config['shards']} was given", str(error), "see `moviegen presets show curation/high_res`") from error
+    return build_stages(config["stages"]), shards
+
+
+def alive_clips(results: Sequence[Results]) -> Iterator[Clip]:
+    """What is left after the last step."""
+    return alive(results[-1].read_all())
+
+
+class _Run:
+    """Brings step after step to its end."""
+
+    def __init__(self, engine: Engine, work: Work) -> None:
+        self.engine, self.work = engine, work
+
+    def begin(self, media: Sequence[tuple[str, Path]]) -> Results:
+        """The media as clips."""
+        found = self.work.begin(media)
+        logger.info("%d media in %d parts", len(media), found.num_parts)
+        return found
+
+    def step(self, step: Step, before: Results) -> Results:
+        """Do what is left to do of a step."""
+        results = self.work.results(step, before.num_parts)
+        missing = results.missing()
+        if missing and step.compares:
+            self._compare(step, before, results)
+        elif missing:
+            self._finish(operators(self.work.root, before, step, results), missing, "+".join(named.name for named in step.stages))
+        return results
+
+    def shards(self, plan: ShardPlan) -> None:
+        """Write the shards that are not there."""
+        self._finish([Operator("shards", WriteShard(plan))], plan.missing(), "shards")
+
+    def _finish(self, steps: Sequence[Operator], missing: Sequence[int], name: str) -> None:
+        with tqdm(total=len(missing), desc=name[:40], unit="part", disable=None) as progress:
+            for _ in self.engine.run(steps, missing):
+                progress.update()
+
+    def _compare(self, step: Step, before: Results, results: Results) -> None:
+        (named,) = step.stages
+        made, tally = run_set_stage(named, list(alive(before.read_all())))
+        for number in range(before.num_parts):  # all again: a part that is there was written by the same comparison
+            left = Load(before)(Part(number)).clips
+            results.write(number, [made[clip.key] for clip in left], {named.name: tally} if number == 0 else None)

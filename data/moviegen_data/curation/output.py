@@ -1,0 +1,208 @@
+"""The shards of a run: clips that are left, in an order that does not depend on who made them, each shard whole or absent."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from moviegen_core.errors import UsageError, require_at_least
+from moviegen_core.files import write_bytes
+from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.cutting import cut_video
+from moviegen_data.curation.engine import Part
+from moviegen_data.curation.work import Results
+from moviegen_data.faults import SampleError
+from moviegen_data.shards import SCHEMA_VERSION, ShardWriter, shard_index_path
+from moviegen_data.video import VideoDecoder
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How clips become shards.
+
+    Args:
+        prefix: first part of the shards' names.
+        max_samples: clips in a shard.
+        crf: quality of clips that are cut out of a longer video, x264's 0 (lossless) to 51 (worst); whole files are never re-encoded.
+        preset: x264's trade of time for size.
+        seed: chooses the order of the clips.
+    """
+
+    prefix: str = "shard"
+    max_samples: int = 256
+    crf: int = 16
+    preset: str = "veryfast"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least(1, max_samples=self.max_samples)
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"crf={self.crf} was given", "x264 takes 0 (lossless) to 51 (worst)", "give 16, say")
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Which clip goes into which shard.
+
+    Args:
+        folder: where shards lie until all are whole.
+        root: the folder of media.
+        settings: how clips become shards.
+        clips: the clips, each part of them a shard.
+    """
+
+    folder: Path
+    root: Path
+    settings: ShardSettings
+    clips: Results
+
+    @property
+    def num_shards(self) -> int:
+        """How many there will be."""
+        return self.clips.num_parts
+
+    def missing(self) -> list[int]:
+        """The shards that are not written."""
+        return [number for number in range(self.num_shards) if not shard_index_path(self._own(number), self.settings.prefix).is_file()]
+
+    def write(self, number: int) -> None:
+        """Write one shard, whole or not at all."""
+        own = self._own(number)
+        options = {"max_samples": self.settings.max_samples, "max_bytes": 1 << 62, "overwrite": True}
+        faults: dict[str, str] = {}
+        with ShardWriter(own, prefix=self.settings.prefix, **options) as writer:
+            for clip in self.clips.read(number):
+                try:
+                    writer.write(clip.key, sample_of(clip, self.root, self.settings))
+                except SampleError as error:
+                    faults[clip.key] = str(error)
+            write_bytes(own / "faults.json", json.dumps(faults).encode())
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Clips that could not be cut, and why."""
+        for number in range(self.num_shards):
+            yield from json.loads((self._own(number) / "faults.json").read_text(encoding="utf-8")).items()
+
+    def publish(self, output: Path) -> dict[str, Any]:
+        """Give all shards their names in the output folder, the index last; return the index. Can be done again where it was cut short."""
+        prefix, shards, parts = self.settings.prefix, [], Counter[str]()
+        output.mkdir(parents=True, exist_ok=True)
+        shard_index_path(output, prefix).unlink(missing_ok=True)
+        for path in output.glob(f"{prefix}-[0-9]*.tar"):
+            path.unlink()
+        for number in range(self.num_shards):
+            index = json.loads(shard_index_path(self._own(number), prefix).read_text(encoding="utf-8"))
+            parts.update(index["parts"])
+            for shard in index["shards"]:  # none where no clip of it could be cut
+                name = f"{prefix}-{len(shards):06d}.tar"
+                _link(self._own(number) / shard["file"], output / name)
+                shards.append({**shard, "file": name})
+        total = {"num_samples": sum(s["num_samples"] for s in shards), "num_bytes": sum(s["num_bytes"] for s in shards)}
+        index = {"schema": SCHEMA_VERSION, "prefix": prefix, **total, "parts": dict(sorted(parts.items())), "shards": shards}
+        write_bytes(shard_index_path(output, prefix), (json.dumps(index, indent=1) + "\n").encode())
+        return index
+
+    def _own(self, number: int) -> Path:
+        return self.folder / f"{number:06d}"
+
+
+@dataclass(frozen=True)
+class WriteShard:
+    """Writes the shard of a part's number.
+
+    Args:
+        plan: which clip goes where.
+    """
+
+    plan: ShardPlan
+
+    def __call__(self, part: Part) -> Part:
+        """Write."""
+        self.plan.write(part.number)
+        return part
+
+
+def plan_shards(folder: Path, root: Path, settings: ShardSettings, clips: Iterable[Clip], digest: str) -> ShardPlan:
+    """Put clips into an order that the seed and their keys decide, and into shards.
+
+    Args:
+        folder: the run's own folder.
+        root: the folder of media.
+        settings: how clips become shards.
+        clips: clips that are left.
+        digest: what came before them.
+    """
+    told = hashlib.sha256(f"{digest} {json.dumps(asdict(settings))}".encode()).hexdigest()[:16]
+    plan = [replace(clip, vectors={}) for clip in clips]
+    plan.sort(key=lambda clip: hashlib.sha256(f"{settings.seed} {clip.key}".encode()).digest())
+    size, own = settings.max_samples, folder / f"shards-{told}"
+    found = Results(own / "clips", -(-len(plan) // size))
+    for number in found.missing():
+        found.write(number, plan[number * size : (number + 1) * size])
+    return ShardPlan(own, root, settings, found)
+
+
+def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]:
+    """The parts of a clip's sample: its json, and the medium as it came or, of a longer one, the stretch.
+
+    Raises:
+        SampleError: the stretch cannot be cut.
+    """
+    path = root / clip.source
+    facts = {**clip.annotations, **clip.facts, "caption": clip.caption, "source": clip.source, "scores": dict(clip.scores)}
+    extension = path.suffix.lower()[1:]
+    if clip.is_whole:
+        return {"json": facts, {"jpeg": "jpg"}.get(extension, extension): path.read_bytes()}
+    end_s = clip.start_s + clip.duration_s
+    data = cut_video(path, clip.start_s, end_s, crf=settings.crf, preset=settings.preset)
+    videos = VideoDecoder()
+    frames, duration_s = videos.count(data)
+    info = videos.probe(data)
+    own = {
+        "frames": frames,
+        "duration_s": round(duration_s, 4),
+        "fps": round(frames / duration_s, 4),
+        "height": info.height,
+        "width": info.width,
+    }
+    return {
+        "json": {**facts, **own, "has_audio": info.num_audio_streams > 0, "cut": {"start_s": clip.start_s, "end_s": end_s}},
+        "mp4": data,
+    }
+
+
+def require_free(output: Path, prefix: str, *, overwrite: bool, ours: bool) -> None:
+    """Refuse a folder with shards of another run.
+
+    Args:
+        output: folder of the shards.
+        prefix: first part of their names.
+        overwrite: whether they may be replaced.
+        ours: whether the folder holds a run of curation, whose shards are made anew.
+
+    Raises:
+        UsageError: it has some.
+    """
+    present = sorted(output.glob(f"{prefix}-[0-9]*.tar")) if output.is_dir() else []
+    if present and not overwrite and not ours:
+        raise UsageError(
+            f"{output} was given for new shards",
+            f"it already holds {len(present)} named {prefix}-*.tar",
+            "give another folder, or --overwrite",
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no such thing."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        temporary = target.with_suffix(".partial")
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)

@@ -1,0 +1,122 @@
+"""Which stages run, and in which order."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from moviegen_core.errors import UsageError, what_exists
+from moviegen_core.plugins import plugin_host
+from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.stage import Resources, SetStage, Stage
+
+
+@dataclass(frozen=True)
+class Named:
+    """A stage and what the configuration calls it.
+
+    Args:
+        name: its name in the configuration.
+        stage: the stage.
+        settings: what it was built from; runs with equal settings may share results.
+    """
+
+    name: str
+    stage: Stage
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Stages that run without looking at other parts of the data: clip stages, or one set stage alone.
+
+    Args:
+        number: its place, from 0.
+        stages: the stages.
+        digest: hash of all settings up to here and of the media; names the folder of the results.
+    """
+
+    number: int
+    stages: tuple[Named, ...]
+    digest: str
+
+    @property
+    def compares(self) -> bool:
+        """Whether it needs all clips at once."""
+        return isinstance(self.stages[0].stage, SetStage)
+
+
+def build_stages(config: Mapping[str, Any]) -> list[Named]:
+    """The stages of a configuration, in its order.
+
+    Args:
+        config: for each name `{class_path: ..., init_args: {...}}`; None leaves a stage of an included file out.
+
+    Raises:
+        UsageError: there are none, or one cannot be built.
+    """
+    stages = [Named(name, _build(name, entry), dict(entry)) for name, entry in config.items() if entry is not None]
+    if not stages:
+        raise UsageError("no stage was given", "curation is made of stages", "give `stages: {name: {class_path: ..., init_args: ...}}`")
+    return stages
+
+
+def steps_of(stages: Sequence[Named], inputs_digest: str) -> list[Step]:
+    """Cut the stages into steps, before and behind every one that compares clips."""
+    steps: list[Step] = []
+    digest = inputs_digest
+    kinds = [number if isinstance(named.stage, SetStage) else -1 for number, named in enumerate(stages)]
+    start = 0
+    for _, group in groupby(kinds):
+        members = tuple(stages[start : start + len(list(group))])
+        start += len(members)
+        told = json.dumps([[named.name, named.settings] for named in members], sort_keys=True, default=str)
+        digest = hashlib.sha256(f"{digest} {told}".encode()).hexdigest()[:16]
+        steps.append(Step(len(steps), members, digest))
+    return steps
+
+
+def operators_of(step: Step) -> list[tuple[Resources, tuple[Named, ...]]]:
+    """A step's stages, neighbours of equal resources together."""
+    return [(resources, tuple(group)) for resources, group in groupby(step.stages, key=lambda named: named.stage.resources)]
+
+
+def _build(name: str, entry: Any) -> Stage:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("class_path"), str) or set(entry) - {"class_path", "init_args"}:
+        raise UsageError(
+            f"the stage '{name}' is {entry!r}",
+            "a stage is `{class_path: ..., init_args: {...}}`",
+            "correct it, or give null to leave it out",
+        )
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    path = _class_path(name, entry["class_path"])
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Stage, "stage", fail_untyped=True)
+    try:
+        config = parser.parse_object({"stage": {"class_path": path, "init_args": dict(entry.get("init_args") or {})}})
+    except ArgumentError as error:
+        lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+        raise UsageError(f"the stage '{name}' was given as {dict(entry)}", "; ".join(lines), f"see the arguments of {path}") from error
+    return parser.instantiate(config).stage
+
+
+def _class_path(name: str, given: str) -> str:
+    if "." in given:
+        return given
+    host = plugin_host()
+    found = host.curation_stages.get(given, [])
+    if len(found) == 1:
+        return found[0][0].class_path
+    if found:
+        owners = " and ".join(f"{stage.class_path} ({plugin.package})" for stage, plugin in found)
+        raise UsageError(f"the stage '{name}' is of class '{given}'", f"it is offered twice: {owners}", "write the full class path")
+    exists = what_exists(given, host.curation_stages, noun="stage")
+    raise UsageError(f"the stage '{name}' is of class '{given}'", exists, "correct it, or write a full class path")
+
+
+def alive(clips: Sequence[Clip]) -> Iterator[Clip]:
+    """The clips that no stage has dropped."""
+    return (clip for clip in clips if clip.drop is None)

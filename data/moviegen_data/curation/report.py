@@ -1,0 +1,220 @@
+"""What became of a pile of media: counts and remaining volume by stage as in Table 39, and why each clip was left out."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moviegen_core.files import whole_file, write_bytes
+from moviegen_data.curation.clip import Clip, Drop
+from moviegen_data.curation.engine import Tally
+from moviegen_data.curation.pipeline import Named, alive
+from moviegen_data.curation.work import Results
+from moviegen_data.faults import SkipReport
+
+CUT = "cutting"
+_BINS = 24
+
+
+@dataclass
+class StageReport:
+    """What one stage did.
+
+    Args:
+        name: its name in the configuration.
+        stage: its class.
+        settings: its arguments.
+        tally: clips and seconds before and behind it.
+        reasons: dropped clips by reason.
+        histograms: scores of the clips it looked at last, by name: counts of those that went on and of those dropped here, and the edges.
+        examples: some dropped clips, chosen by a hash of their keys.
+    """
+
+    name: str
+    stage: str
+    settings: Mapping[str, Any]
+    tally: Tally
+    reasons: Counter[str] = field(default_factory=Counter)
+    histograms: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    examples: list[Clip] = field(default_factory=list)
+
+
+class Report:
+    """A run's report.
+
+    Args:
+        root: the folder of media.
+        stages: the stages that ran.
+        results: what each step left.
+        faults: clips that could not be cut, and why.
+        skipped: files that are no media.
+        index: the shards' index.
+        num_examples: dropped clips to keep for each stage.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        stages: Sequence[Named],
+        results: Sequence[Results],
+        *,
+        faults: Mapping[str, str],
+        skipped: SkipReport,
+        index: Mapping[str, Any],
+        num_examples: int,
+    ) -> None:
+        self.root, self.results, self.faults, self.skipped, self.index = root, results, faults, skipped, index
+        tallies: dict[str, Tally] = {}
+        for step in results:
+            tallies |= step.tallies()
+        self.stages = [
+            StageReport(each.name, type(each.stage).__name__, each.settings.get("init_args") or {}, tallies.get(each.name, Tally()))
+            for each in stages
+        ]
+        self._look(num_examples)
+
+    @property
+    def num_media(self) -> int:
+        """Media that the first stage saw."""
+        return self.stages[0].tally.entered
+
+    def dropped(self) -> Iterator[Clip]:
+        """Every clip that was left out, with its reason."""
+        for clip in self._clips():
+            if clip.drop is not None:
+                yield clip
+        for clip in alive(self.results[-1].read_all()):
+            if clip.key in self.faults:
+                yield clip.dropped("cannot be cut", measured=self.faults[clip.key], stage=CUT)
+
+    def kept(self) -> Iterator[Clip]:
+        """Every clip that is in the shards."""
+        return (clip for clip in alive(self.results[-1].read_all()) if clip.key not in self.faults)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a json file."""
+        rows = []
+        for each in self.stages:
+            remaining = 100.0 * each.tally.left / max(1, self.num_media)
+            rows.append(
+                {
+                    "name": each.name,
+                    "stage": each.stage,
+                    "settings": each.settings,
+                    **_rounded(each.tally),
+                    "remaining_percent": round(remaining, 4),
+                }
+                | {"reasons": dict(each.reasons.most_common()), "histograms": each.histograms}
+            )
+        return {
+            "folder": str(self.root),
+            "num_media": self.num_media,
+            "num_clips": self.index["num_samples"],
+            "num_shards": len(self.index["shards"]),
+            "num_bytes": self.index["num_bytes"],
+            "stages": rows,
+            "not_cut": dict(self.faults),
+            "not_media": self.skipped.as_dict(),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_media} media became {self.index['num_samples']} clips in {len(self.index['shards'])} shards"]
+        lines += [f"  {'stage':<24} {'in':>8} {'out':>8} {'hours':>9} {'remaining':>10}   dropped"]
+        for each in self.stages:
+            share = 100.0 * each.tally.left / max(1, self.num_media)
+            reasons = ", ".join(f"{count} {reason}" for reason, count in each.reasons.most_common(3))
+            hours = each.tally.left_s / 3600
+            lines.append(
+                f"  {each.name:<24} {each.tally.entered:>8} {each.tally.left:>8} {hours:>9.3f} {share:>8.2f} %   {reasons}".rstrip()
+            )
+        if self.faults:
+            lines.append(f"  {len(self.faults)} clips could not be cut: {', '.join(list(self.faults)[:3])}")
+        if len(self.skipped):
+            lines.append(f"  {len(self.skipped)} files are no media")
+        return "\n".join(lines)
+
+    def _clips(self) -> Iterator[Clip]:
+        for step in self.results:
+            yield from step.read_all()
+
+    def _look(self, num_examples: int) -> None:
+        """Read all records once: reasons, scores and examples."""
+        by_name = {each.name: each for each in self.stages}
+        scores: dict[str, tuple[list[float], list[float]]] = {}
+        owners: dict[str, str] = {}
+        for clip in self._clips():
+            each = by_name.get(clip.drop.stage) if clip.drop else None
+            if each is not None:
+                each.reasons[clip.drop.reason] += 1
+                each.examples = _chosen([*each.examples, clip], num_examples)
+                for name in clip.scores:
+                    owners.setdefault(name, each.name)
+        for clip in self._last():
+            for name, score in clip.scores.items():
+                scores.setdefault(name, ([], []))[clip.drop is not None].append(score)
+        for name, (kept, dropped) in sorted(scores.items()):
+            owner = by_name[owners.get(name, self.stages[-1].name)]
+            edges = np.histogram_bin_edges([*kept, *dropped], _BINS)
+            owner.histograms[name] = {
+                "edges": [round(float(edge), 6) for edge in edges],
+                "kept": np.histogram(kept, edges)[0].tolist(),
+                "dropped": np.histogram(dropped, edges)[0].tolist(),
+            }
+
+    def _last(self) -> Iterator[Clip]:
+        """Each clip as it was when it was last looked at."""
+        for step in self.results[:-1]:
+            yield from (clip for clip in step.read_all() if clip.drop is not None)
+        yield from self.results[-1].read_all()
+
+
+def write_report(report: Report, output: Path) -> dict[str, Any]:
+    """Write `report.json`, `report.html` and `dropped.jsonl`; return the first.
+
+    Args:
+        report: what to tell.
+        output: the folder.
+    """
+    from moviegen_data.curation.report_page import page
+
+    told = report.to_dict()
+    with whole_file(output / "dropped.jsonl") as file:
+        for clip in report.dropped():
+            file.write((json.dumps(_dropped_record(clip), ensure_ascii=False) + "\n").encode())
+    write_bytes(output / "report.json", (json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    write_bytes(output / "report.html", page(report).encode())
+    return told
+
+
+def find_dropped(output: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The records of dropped clips whose key or source contains a text."""
+    with (output / "dropped.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            if name in record["key"] or name in record["source"]:
+                yield record
+
+
+def _dropped_record(clip: Clip) -> dict[str, Any]:
+    drop = clip.drop or Drop("", "")
+    return {
+        "key": clip.key,
+        "source": clip.source,
+        "start_s": clip.start_s,
+        "end_s": clip.end_s,
+        **asdict(drop),
+        "scores": dict(clip.scores),
+    }
+
+
+def _chosen(clips: Iterable[Clip], count: int) -> list[Clip]:
+    return sorted(clips, key=lambda clip: hashlib.sha256(clip.key.encode()).digest())[:count]
+
+
+def _rounded(tally: Tally) -> dict[str, Any]:
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(tally).items()}

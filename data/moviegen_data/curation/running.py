@@ -1,0 +1,157 @@
+"""How clips pass through stages: what goes wrong with one medium drops its clips and ends no run."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from moviegen_core.errors import UsageError
+from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.engine import Tally
+from moviegen_data.curation.media import Media
+from moviegen_data.curation.pipeline import Named
+from moviegen_data.curation.stage import ClipStage
+from moviegen_data.faults import SampleError, logger
+
+FAILED = "the stage failed"
+
+
+class ClipRun:
+    """Passes the clips of one part through stages that look at clips one by one; what is dropped stays in the list and goes no further.
+
+    Args:
+        stages: the stages.
+        root: folder that the clips' sources are relative to.
+    """
+
+    def __init__(self, stages: Sequence[Named], root: Path) -> None:
+        self.stages, self.root = stages, root
+        self.tallies = {named.name: Tally() for named in stages}
+        self._media = Media(root)
+
+    def __call__(self, clips: Sequence[Clip]) -> list[Clip]:
+        """The clips afterwards.
+
+        Args:
+            clips: clips of one part; those of one medium next to each other.
+        """
+        clips = list(clips)
+        for size, group in groupby(self.stages, key=lambda named: _batch_size(named)):
+            members = list(group)
+            if size > 1:
+                for named in members:
+                    clips = self._in_batches(named, clips, size)
+            else:  # medium by medium, so that what one stage decoded serves the next
+                clips = [made for _, own in groupby(clips, key=lambda clip: clip.source) for made in self._one_medium(members, list(own))]
+        return clips
+
+    def medium_of(self, clip: Clip) -> Media:
+        """A clip's medium; only the last is kept."""
+        path = self.root / clip.source
+        if self._media.path != path:
+            self._media = Media(path)
+        return self._media
+
+    def _one_medium(self, stages: Sequence[Named], clips: list[Clip]) -> list[Clip]:
+        for named in stages:
+            given = [clip for clip in clips if clip.drop is None]
+            start = time.perf_counter()
+            made = {clip.key: applied(named, clip, self.medium_of(clip)) for clip in given}
+            clips = self._joined(named, clips, given, made, time.perf_counter() - start)
+        return clips
+
+    def _in_batches(self, named: Named, clips: list[Clip], size: int) -> list[Clip]:
+        given = [clip for clip in clips if clip.drop is None]
+        start = time.perf_counter()
+        made: dict[str, list[Clip]] = {}
+        for first in range(0, len(given), size):
+            batch = given[first : first + size]
+            media = [self.medium_of(clip) for clip in batch]
+            try:
+                answers = named.stage.apply_batch(batch, media)
+                made |= {clip.key: checked(named, clip, answer) for clip, answer in zip(batch, answers, strict=True)}
+            except (UsageError, MemoryError):
+                raise
+            except Exception:  # noqa: BLE001 - whose fault it was is looked for clip by clip
+                made |= {clip.key: applied(named, clip, medium) for clip, medium in zip(batch, media, strict=True)}
+        return self._joined(named, clips, given, made, time.perf_counter() - start)
+
+    def _joined(
+        self, named: Named, clips: Iterable[Clip], given: Sequence[Clip], made: Mapping[str, list[Clip]], spent_s: float
+    ) -> list[Clip]:
+        """The clips with the stage's answers in their places; what it did is counted."""
+        left = [clip for clip in (one for answers in made.values() for one in answers) if clip.drop is None]
+        self.tallies[named.name] += Tally(len(given), seconds(given), len(left), seconds(left), spent_s)
+        return [one for clip in clips for one in ([clip] if clip.drop else made[clip.key])]
+
+
+def run_set_stage(named: Named, clips: Sequence[Clip]) -> tuple[dict[str, Clip], Tally]:
+    """Let a stage compare clips; return them by key, and what was done.
+
+    Args:
+        named: a stage that compares clips.
+        clips: those that are left, in any order.
+
+    Raises:
+        UsageError: the stage gives back other clips than it was given.
+    """
+    start = time.perf_counter()
+    given = sorted(clips, key=lambda clip: clip.key)
+    made = list(named.stage.apply(given)) if given else []
+    if [clip.key for clip in made] != [clip.key for clip in given]:
+        raise UsageError(
+            f"the stage '{named.name}' ({type(named.stage).__name__}) gave {len(made)} clips for {len(given)}",
+            "a stage that compares clips returns the same ones in the same order, some of them dropped",
+            "correct the stage",
+        )
+    left = [clip for clip in made if clip.drop is None]
+    tally = Tally(len(given), seconds(given), len(left), seconds(left), time.perf_counter() - start)
+    return {clip.key: _signed(clip, named.name) for clip in made}, tally
+
+
+def applied(named: Named, clip: Clip, media: Media) -> list[Clip]:
+    """What a stage makes of a clip; where that fails, the clip, dropped with the cause.
+
+    Raises:
+        UsageError: the stage's settings cannot be used, so that no clip could pass.
+    """
+    try:
+        return checked(named, clip, named.stage.apply(clip, media))
+    except SampleError as error:
+        return [_signed(clip.dropped(error.cause, measured=error.detail), named.name)]
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a stranger's stage and the media's codecs may raise anything
+        logger.warning("stage %s failed for %s: %s: %s", named.name, clip.key, type(error).__name__, error)
+        return [_signed(clip.dropped(FAILED, measured=f"{type(error).__name__}: {error}"), named.name)]
+
+
+def checked(named: Named, clip: Clip, answer: Any) -> list[Clip]:
+    """A stage's answer about a clip as a list.
+
+    Raises:
+        TypeError: it is none that a stage may give.
+    """
+    made = [answer] if isinstance(answer, Clip) else list(answer)
+    if not made or not all(isinstance(one, Clip) and one.key.startswith(clip.key) and one.source == clip.source for one in made):
+        raise TypeError(f"it gave {answer!r}; a stage gives the clip, or parts of it, or the clip dropped")
+    if len({one.key for one in made}) < len(made):
+        raise TypeError("it gave two parts of one name; number them")
+    return [_signed(one, named.name) for one in made]
+
+
+def seconds(clips: Iterable[Clip]) -> float:
+    """How long clips are together; those of unknown length count nothing."""
+    return sum(clip.duration_s for clip in clips if clip.duration_s < float("inf"))
+
+
+def _signed(clip: Clip, name: str) -> Clip:
+    if clip.drop is None or clip.drop.stage:
+        return clip
+    return replace(clip, drop=replace(clip.drop, stage=name))
+
+
+def _batch_size(named: Named) -> int:
+    return max(1, named.stage.batch_size) if isinstance(named.stage, ClipStage) else 1
