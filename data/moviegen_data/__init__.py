@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from moviegen_core import Command, Component, hookimpl
+from moviegen_core import Command, Component, CurationStage, hookimpl
 
 _PUBLIC = {
     "AudioData": "audio_data",
@@ -48,9 +48,16 @@ def moviegen_components() -> Iterable[Component]:
 
 
 @hookimpl
+def moviegen_curation_stages() -> Iterable[CurationStage]:
+    """The stages of curation (3.2.1, B.1)."""
+    yield CurationStage("moviegen_data.curation.stage.Function", "a typed function of yours as a stage")
+
+
+@hookimpl
 def moviegen_commands() -> Iterable[Command]:
     """Making shards, and looking at them."""
     yield Command("data", "pack", "moviegen_data.pack:pack", "pack a folder of media and captions into shards")
+    yield Command("data", "curate", "moviegen_data.curation.curate:curate", "a folder of raw media becomes shards of clips, and a report")
     yield Command("data", "inspect", "moviegen_data.inspect:inspect", "what shards hold, what is bad, which batches come of them")
 
 

@@ -7,11 +7,15 @@ _PUBLIC = {
     "Clip": "clip",
     "ClipStage": "stage",
     "Drop": "clip",
+    "Engine": "engine",
     "Function": "stage",
+    "LocalEngine": "engine",
     "Media": "media",
+    "RayEngine": "ray_engine",
     "Resources": "stage",
     "SetStage": "stage",
     "Stage": "stage",
+    "curate": "curate",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 

@@ -12,6 +12,7 @@ from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.engine import Engine, LocalEngine, Operator, Part
 from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, plan_shards, require_free
 from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
+from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
 from moviegen_data.curation.report import Report, write_report
 from moviegen_data.curation.running import run_set_stage
 from moviegen_data.curation.work import NAME, Load, Results, Work, operators, require_folder

@@ -1,0 +1,120 @@
+"""Ray Data as the engine: one machine without any set-up, or a cluster by its address."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from moviegen_core.errors import UsageError, require_at_least
+from moviegen_data.curation.engine import Engine, Operator, Part
+from moviegen_data.curation.stage import Resources
+
+_MAX_BLOCKS = 10_000
+
+
+class RayEngine(Engine):
+    """Stages as pools of actors that pull parts through; Ray holds back what would pile up before a slow one.
+
+    A worker or a machine that is lost is replaced, and its parts are done again. All machines see the folder of media and the output folder
+    by the same path.
+
+    Args:
+        address: `host:port` of a running cluster, or `auto` for the one this machine belongs to; unless given, a Ray of its own, here.
+        num_cpus: cores that its own Ray uses; all unless given.
+
+    Raises:
+        UsageError: Ray is not installed, or a setting cannot be used.
+    """
+
+    def __init__(self, *, address: str | None = None, num_cpus: int | None = None) -> None:
+        if num_cpus is not None:
+            require_at_least(1, num_cpus=num_cpus)
+            if address is not None:
+                raise UsageError(f"num_cpus={num_cpus} was given with address={address}", "a cluster has its own", "give one of them")
+        self.address, self.num_cpus = address, num_cpus
+
+    def run(self, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
+        """See `Engine.run`."""
+        ray = _ray()
+        began = self._begin(ray)
+        try:
+            yield from self._run(ray, operators, parts)
+        except ray.exceptions.RayTaskError as error:
+            raise _ours(error) from error
+        finally:
+            if began:
+                ray.shutdown()
+
+    def _begin(self, ray: Any) -> bool:
+        if ray.is_initialized():
+            return False
+        own = {} if self.address else {"num_cpus": self.num_cpus, "include_dashboard": False}
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        except ConnectionError as error:
+            given = f"the Ray cluster {self.address} was given"
+            raise UsageError(given, f"none answers there ({error})", "start one with `ray start --head`, or give no address") from error
+        return True
+
+    def _run(self, ray: Any, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        rows = ray.data.from_items([{"part": Part(number)} for number in parts], override_num_blocks=min(len(parts), _MAX_BLOCKS))
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        for resources, chain in chains(operators):
+            most = min(resources.num_workers or cores, len(parts)) if not resources.num_gpus else resources.num_workers
+            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
+            shares = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus or None}
+            rows = rows.map(_Worker, fn_constructor_args=(chain,), compute=pool, **shares)
+        for row in rows.iter_rows():
+            yield row["part"].number
+
+
+class _Worker:
+    """An actor: what its operators load, they load once."""
+
+    def __init__(self, chain: Sequence[Callable[[Part], Part]]) -> None:
+        self.chain = chain
+
+    def __call__(self, row: dict[str, Part]) -> dict[str, Part]:
+        part = row["part"]
+        for function in self.chain:
+            part = function(part)
+        return {"part": part}
+
+
+def chains(operators: Sequence[Operator]) -> list[tuple[Resources, tuple[Callable[[Part], Part], ...]]]:
+    """Neighbours of equal resources as one, and reading and writing with their neighbours, so that no core waits for a disk alone.
+
+    Args:
+        operators: the operators; the first and the last read and write.
+    """
+    shares = [operator.resources for operator in operators]
+    if len(shares) > 2:
+        shares[0], shares[-1] = shares[1], shares[-2]
+    groups = groupby(zip(shares, operators, strict=True), key=lambda pair: pair[0])
+    return [(resources, tuple(operator.function for _, operator in group)) for resources, group in groups]
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        given = "the engine RayEngine was given"
+        raise UsageError(given, f"Ray cannot be imported ({error})", "install `moviegen[curation]`, or use LocalEngine") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return ray
+
+
+def _ours(error: BaseException) -> BaseException:
+    """The error of ours within one of Ray's."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UsageError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return error
