@@ -94,6 +94,8 @@ class _Picture:
             made = VideoReformatter().reformat(turned, **target)
         else:
             made = self.reformatter.reformat(frame, **how, **target)
+            # A frame of the decoder's own: handed on as it is, x264's bytes differ in one clip of some hundreds from process to process.
+            made = VideoFrame.from_ndarray(made.to_ndarray(), format="yuv420p")
         self.last = max(self.last + 1, round(time_s / _CLOCK))
         made.pts, made.time_base, made.pict_type = self.last, _CLOCK, 0
         self.container.mux(self.stream.encode(made))

@@ -8,17 +8,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.files import write_bytes
 from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.copying import copy_stretch
 from moviegen_data.curation.cutting import cut_video
 from moviegen_data.curation.engine import Part
 from moviegen_data.curation.work import Results
 from moviegen_data.faults import SampleError
 from moviegen_data.shards import SCHEMA_VERSION, ShardWriter, shard_index_path
 from moviegen_data.video import VideoDecoder
+
+
+Cut = Literal["copy", "encode"]
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,24 @@ class ShardSettings:
     Args:
         prefix: first part of the shards' names.
         max_samples: clips in a shard.
-        crf: quality of clips that are cut out of a longer video, x264's 0 (lossless) to 51 (worst); whole files are never re-encoded.
+        cut: how a clip leaves a longer video: `copy` takes the packets as they are, from the key frame before, and encodes anew only what
+            mp4 cannot hold; `encode` always encodes anew, so that no frame before the clip has to be decoded in training.
+        crf: quality where a clip is encoded anew, x264's 0 (lossless) to 51 (worst); whole files never are.
         preset: x264's trade of time for size.
         seed: chooses the order of the clips.
     """
 
     prefix: str = "shard"
     max_samples: int = 256
+    cut: Cut = "copy"
     crf: int = 16
     preset: str = "veryfast"
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_at_least(1, max_samples=self.max_samples)
+        if self.cut not in get_args(Cut):
+            raise UsageError(f"cut={self.cut!r} was given", f"ways are {' and '.join(get_args(Cut))}", "give one of them")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"crf={self.crf} was given", "x264 takes 0 (lossless) to 51 (worst)", "give 16, say")
 
@@ -159,7 +168,8 @@ def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]
     if clip.is_whole:
         return {"json": facts, {"jpeg": "jpg"}.get(extension, extension): path.read_bytes()}
     end_s = clip.start_s + clip.duration_s
-    data = cut_video(path, clip.start_s, end_s, crf=settings.crf, preset=settings.preset)
+    copied = copy_stretch(path, clip.start_s, end_s) if settings.cut == "copy" else None
+    data = copied or cut_video(path, clip.start_s, end_s, crf=settings.crf, preset=settings.preset)
     videos = VideoDecoder()
     frames, duration_s = videos.count(data)
     info = videos.probe(data)
@@ -171,7 +181,12 @@ def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]
         "width": info.width,
     }
     return {
-        "json": {**facts, **own, "has_audio": info.num_audio_streams > 0, "cut": {"start_s": clip.start_s, "end_s": end_s}},
+        "json": {
+            **facts,
+            **own,
+            "has_audio": info.num_audio_streams > 0,
+            "cut": {"start_s": clip.start_s, "end_s": end_s, "encoded": copied is None},
+        },
         "mp4": data,
     }
 
