@@ -15,7 +15,7 @@ _PUBLIC = {
     "Resources": "stage",
     "SetStage": "stage",
     "Stage": "stage",
-    "curate": "curate",
+    "curate": "command",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 

@@ -13,8 +13,8 @@ from moviegen_data.video import VideoDecoder, opened
 def copy_stretch(path: str | Path, start_s: float, end_s: float) -> bytes | None:
     """An mp4 with the packets of a stretch, bit for bit as they are; None where mp4 cannot hold them. Equal files give equal bytes.
 
-    Packets begin at the key frame before the stretch; the file's edit list tells players to show nothing before `start_s`. The end is that of
-    the last frame before `end_s` that no later frame is needed for, a few frames early where there are B frames.
+    Packets begin at the key frame before the stretch; by the file's edit list players show nothing before `start_s`. It ends with the last
+    frame before `end_s` that no later frame is needed for, a few frames early where there are B frames.
 
     Args:
         path: the video file.

@@ -8,18 +8,17 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from moviegen_data.audio import AudioDecoder
 from moviegen_data.faults import SampleError
 from moviegen_data.video import VideoDecoder, decoded_frames, opened, pixel_aspect, quarter_turns
 
 _CLOCK = Fraction(1, 90000)
-_BT709 = 1
 
 
 def cut_video(path: str | Path, start_s: float, end_s: float, *, crf: int = 16, preset: str = "veryfast", sound: bool = True) -> bytes:
-    """An mp4 (H.264, 4:2:0, BT.709; AAC) of a stretch; equal files give equal bytes. Frames keep their own times.
+    """An mp4 (H.264, 4:2:0; AAC) of a stretch; equal files give equal bytes. Frames keep their own times.
 
     Args:
         path: the video file.
@@ -79,23 +78,17 @@ class _Picture:
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
         self.stream.time_base = self.stream.codec_context.time_base = _CLOCK
         context = self.stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = ColorRange.MPEG
+        for name in ("color_primaries", "color_trc", "colorspace", "color_range"):  # colours stay as they are, and are called the same
+            setattr(context, name, getattr(source.codec_context, name))
         self.last = -1
 
     def add(self, frame: VideoFrame, time_s: float) -> None:
         """Append a frame."""
         width, height = self.size
-        how = {"width": width, "height": height, "src_color_range": int(frame.color_range)}
-        target = {"format": "yuv420p", "dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
+        how = {"width": width, "height": height, "src_color_range": int(frame.color_range), "dst_color_range": int(frame.color_range)}
+        made = self.reformatter.reformat(frame, format="yuv420p", **how)
         if self.turns:
-            pixels = self.reformatter.reformat(frame, format="rgb24", dst_color_range=ColorRange.JPEG, **how).to_ndarray()
-            turned = VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(pixels, self.turns)), format="rgb24")
-            made = VideoReformatter().reformat(turned, **target)
-        else:
-            made = self.reformatter.reformat(frame, **how, **target)
-            # A frame of the decoder's own: handed on as it is, x264's bytes differ in one clip of some hundreds from process to process.
-            made = VideoFrame.from_ndarray(made.to_ndarray(), format="yuv420p")
+            made = _turned(made, self.turns)
         self.last = max(self.last + 1, round(time_s / _CLOCK))
         made.pts, made.time_base, made.pict_type = self.last, _CLOCK, 0
         self.container.mux(self.stream.encode(made))
@@ -103,6 +96,18 @@ class _Picture:
     def finish(self) -> None:
         """Write what the encoder still holds."""
         self.container.mux(self.stream.encode(None))
+
+
+def _turned(frame: VideoFrame, quarter_turns: int) -> VideoFrame:
+    """A 4:2:0 frame turned counter-clockwise, plane by plane."""
+    width, height = (frame.height, frame.width) if quarter_turns % 2 else (frame.width, frame.height)
+    turned = VideoFrame(width, height, "yuv420p")
+    for source, target in zip(frame.planes, turned.planes, strict=True):
+        pixels = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)[: source.height, : source.width]
+        rows = np.zeros((target.height, target.line_size), np.uint8)
+        rows[:, : target.width] = np.rot90(pixels, quarter_turns)
+        target.update(rows)
+    return turned
 
 
 class _Track:

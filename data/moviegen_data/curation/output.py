@@ -21,7 +21,6 @@ from moviegen_data.faults import SampleError
 from moviegen_data.shards import SCHEMA_VERSION, ShardWriter, shard_index_path
 from moviegen_data.video import VideoDecoder
 
-
 Cut = Literal["copy", "encode"]
 
 

@@ -96,11 +96,16 @@ def _build(name: str, entry: Any) -> Stage:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Stage, "stage", fail_untyped=True)
     try:
-        config = parser.parse_object({"stage": {"class_path": path, "init_args": dict(entry.get("init_args") or {})}})
-    except ArgumentError as error:
+        return parser.instantiate(
+            parser.parse_object({"stage": {"class_path": path, "init_args": dict(entry.get("init_args") or {})}})
+        ).stage
+    except (ArgumentError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        if isinstance(error.__cause__, UsageError):  # raised by the stage, wrapped by the parser
+            raise error.__cause__ from error
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
         raise UsageError(f"the stage '{name}' was given as {dict(entry)}", "; ".join(lines), f"see the arguments of {path}") from error
-    return parser.instantiate(config).stage
 
 
 def _class_path(name: str, given: str) -> str:

@@ -1,4 +1,4 @@
-"""A stranger's plugin: a convolutional backbone, a conditioner of words, random latents to train on, and a command."""
+"""A stranger's plugin: a convolutional backbone, a conditioner of words, random latents, a stage of curation, and a command."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from moviegen_core import Command, Component, hookimpl
+from moviegen_core import Command, Component, CurationStage, hookimpl
 from moviegen_core.backbone import Backbone
 from moviegen_core.batch import MediaBatch
 from moviegen_core.conditioner import Conditioner, Conditioning
+from moviegen_data.curation import Clip, ClipStage, Media
 
 
 class HelloBackbone(Backbone):
@@ -112,6 +113,32 @@ class _Numbers(Dataset):
         return index
 
 
+class HelloBrightness(ClipStage):
+    """Drops dark clips.
+
+    Args:
+        least: mean of the middle frame at least, 0 to 255.
+    """
+
+    def __init__(self, *, least: float = 40.0) -> None:
+        self.least = least
+
+    def apply(self, clip: Clip, media: Media) -> Clip:
+        """Look at the middle frame."""
+        end_s = clip.end_s if clip.end_s is not None else media.extent[1]
+        brightness = float(media.stills(clip.start_s, end_s).mean())
+        clip = clip.scored(brightness=brightness)
+        if brightness >= self.least:
+            return clip
+        return clip.dropped("too dark", measured=f"{brightness:.0f}", wanted=f"{self.least:g} or more")
+
+
+def halves(clip: Clip, media: Media, *, count: int = 2) -> list[Clip]:
+    """Equal parts of a clip."""
+    duration_s = media.extent[1]
+    return [clip.part(n, duration_s * n / count, duration_s * (n + 1) / count) for n in range(count)]
+
+
 def greet(name: str, *, times: int = 1, loud: bool = False) -> None:
     """Greet somebody.
 
@@ -130,6 +157,12 @@ def moviegen_components() -> Iterator[Component]:
     yield Component("backbone", "moviegen_hello.HelloBackbone", "three convolutions")
     yield Component("conditioner", "moviegen_hello.HelloConditioner", "the caption's length")
     yield Component("data", "moviegen_hello.HelloLatents", "random latents")
+
+
+@hookimpl
+def moviegen_curation_stages() -> Iterator[CurationStage]:
+    """Offer the stage."""
+    yield CurationStage("moviegen_hello.HelloBrightness", "drops dark clips")
 
 
 @hookimpl

@@ -1,0 +1,163 @@
+"""`moviegen data curate` from a folder to shards, interrupted, changed and asked for what it left out."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from moviegen_core.cli import main
+from moviegen_core.errors import UsageError
+from moviegen_data import ShardReader
+from moviegen_data.curation import LocalEngine, curate
+from moviegen_data.curation.report import find_dropped
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def test_from_a_folder_to_shards_and_report(make_folder, make_config, tmp_path):
+    folder, output = make_folder(6), tmp_path / "out"
+    (folder / "broken.mp4").write_bytes(b"no film")
+    (folder / "notes.pdf").write_bytes(b"x")
+    told = curate(str(folder), str(output), config=make_config(), part_size=2)
+    reader = ShardReader(str(output))
+    samples = {reader[number].key: reader[number].metadata for number in range(len(reader))}
+    assert sorted(samples) == [f"v{number:03d}-00{half}" for number in (0, 1, 3, 4) for half in (0, 1)]
+    one = samples["v003-001"]
+    assert one["frames"] == 8 and one["cut"] == {"start_s": 1.0, "end_s": 2.0, "encoded": False} and one["source"] == "v003.mp4"
+    assert told["num_media"] == 7 and told["num_clips"] == 8 and told["num_shards"] == 3
+    bright, halves = told["stages"]
+    assert bright["reasons"] == {"too dark": 2, "cannot be opened": 1} and (bright["entered"], bright["left"]) == (7, 4)
+    assert (halves["entered"], halves["left"]) == (4, 8) and halves["remaining_percent"] == pytest.approx(100 * 8 / 7, abs=1e-3)
+    assert sum(bright["histograms"]["brightness"]["dropped"]) == 2
+    (found,) = find_dropped(output, "v002")
+    assert (found["stage"], found["reason"], found["wanted"]) == ("bright", "too dark", "40 or more") and found["scores"]["brightness"] < 40
+    assert told["not_media"]["by_cause"] == {"not a kind of media that shards hold": 1}
+    page = (output / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 2 and "too dark" in page and "<svg" in page
+    assert json.loads((output / "report.json").read_text())["num_clips"] == 8
+
+
+def test_names_from_the_folder_are_harmless_in_the_page(make_folder, make_config, tmp_path):
+    folder = make_folder(3)
+    (folder / "<script>alert(1)</script>.mp4".replace("/", "")).write_bytes(b"no film")
+    curate(str(folder), str(tmp_path / "out"), config=make_config())
+    assert "<script>" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_workers_and_parts_change_nothing(make_folder, make_config, hash_of, tmp_path):
+    folder, config = make_folder(7), make_config()
+    hashes = set()
+    for number, (engine, part_size) in enumerate([(LocalEngine(), 16), (LocalEngine(num_workers=2), 2)]):
+        curate(str(folder), str(tmp_path / f"out{number}"), config=config, engine=engine, part_size=part_size)
+        hashes.add(hash_of(tmp_path / f"out{number}"))
+    assert len(hashes) == 1
+
+
+def test_what_is_done_is_not_done_again(make_folder, make_config, hash_of, tmp_path):
+    folder, output = make_folder(6), tmp_path / "out"
+
+    def files():
+        return {path: path.stat().st_mtime_ns for path in (output / ".curation").rglob("*") if path.is_file()}
+
+    curate(str(folder), str(output), config=make_config(), part_size=2)
+    first, before = hash_of(output), files()
+    curate(str(folder), str(output), config=make_config(), part_size=2)
+    assert hash_of(output) == first and files() == before
+    curate(str(folder), str(output), config=make_config(least=0.0), part_size=2)
+    assert len(ShardReader(str(output))) == 12 and hash_of(output) != first
+    assert not set(before) & {path for path in files() if "step-" in str(path)}, "results of other settings stay behind"
+    (folder / "v000.mp4").unlink()
+    curate(str(folder), str(output), config=make_config(least=0.0), part_size=2)
+    assert len(ShardReader(str(output))) == 10
+
+
+def start(folder: Path, output: Path, config: str) -> subprocess.Popen:
+    paths = [str(REPOSITORY / part) for part in ("", "plugins", "data", "tests/third_party/moviegen_hello")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [
+        sys.executable,
+        "-m",
+        "moviegen_core",
+        "data",
+        "curate",
+        str(folder),
+        str(output),
+        "--config",
+        config,
+        "--part_size",
+        "1",
+    ]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_any_time_the_shards_are_the_same(kills, make_folder, make_config, hash_of, tmp_path):
+    folder, config = make_folder(24), make_config(max_samples=2)
+    curate(str(folder), str(tmp_path / "whole"), config=config, part_size=1)
+    output, rng, killed = tmp_path / "out", random.Random(kills), 0
+    while killed < kills:
+        run = start(folder, output, config)
+        deadline = time.monotonic() + 60
+        while not (output / ".curation").is_dir() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.25))
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        if run.returncode == 0:  # it was done before it could be killed; from the start again
+            shutil.rmtree(output)
+            continue
+        assert run.returncode == -signal.SIGKILL
+        assert not list(output.glob("*.index.json")) or hash_of(output) == hash_of(tmp_path / "whole"), "an index of half a set"
+        killed += 1
+    run = start(folder, output, config)
+    assert run.wait(120) == 0
+    assert hash_of(output) == hash_of(tmp_path / "whole")
+
+
+def test_shards_of_others_are_safe(make_folder, make_config, make_shards, tmp_path):
+    folder, output = make_folder(3), make_shards("out")
+    before = sorted(output.iterdir())
+    with pytest.raises(UsageError, match="already holds"):
+        curate(str(folder), str(output), config=make_config(prefix=before[0].name.split("-")[0]))
+    assert sorted(output.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"folder": "nowhere"}, "has no such folder"),
+        ({"config": "t2v/debug"}, "a configuration of curation has stages and shards"),
+        ({"config": []}, "no configuration was given"),
+        ({"part_size": 0}, "part_size=0"),
+    ],
+)
+def test_mistakes_are_told(change, told, make_folder, make_config, tmp_path):
+    given = {"folder": str(make_folder(1)), "output": str(tmp_path / "out"), "config": make_config(), **change}
+    with pytest.raises(UsageError, match=told):
+        curate(**given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shard_settings_are_checked(make_folder, make_config, tmp_path):
+    for wrong in ({"crf": 99}, {"cut": "saw"}, {"max_samples": 0}, {"colour": 1}):
+        with pytest.raises(UsageError):
+            curate(str(tmp_path), str(tmp_path / "out"), config=make_config(**wrong))
+
+
+def test_the_command(make_folder, make_config, tmp_path, capsys):
+    main(["data", "curate", str(make_folder(3)), str(tmp_path / "out"), "--config", make_config(), "--engine", "LocalEngine"])
+    out = capsys.readouterr().out
+    assert "3 media became 4 clips in 2 shards" in out and "1 too dark" in out
+
+
+def test_nothing_left_is_told_not_hidden(make_folder, make_config, tmp_path):
+    told = curate(str(make_folder(3)), str(tmp_path / "out"), config=make_config(least=255.0))
+    assert told["num_clips"] == 0 and told["num_shards"] == 0 and told["stages"][0]["left"] == 0
