@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -11,6 +12,7 @@ from moviegen_data.curation.engine import Engine, Operator, Part
 from moviegen_data.curation.stage import Resources
 
 _MAX_BLOCKS = 10_000
+_ANSWER_S = 10.0
 
 
 class RayEngine(Engine):
@@ -40,8 +42,6 @@ class RayEngine(Engine):
         began = self._begin(ray)
         try:
             yield from self._run(ray, operators, parts)
-        except ray.exceptions.RayTaskError as error:
-            raise _ours(error) from error
         finally:
             if began:
                 ray.shutdown()
@@ -49,9 +49,10 @@ class RayEngine(Engine):
     def _begin(self, ray: Any) -> bool:
         if ray.is_initialized():
             return False
+        _require_answer(self.address)
         own = {} if self.address else {"num_cpus": self.num_cpus, "include_dashboard": False}
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
         except ConnectionError as error:
             given = f"the Ray cluster {self.address} was given"
             raise UsageError(given, f"none answers there ({error})", "start one with `ray start --head`, or give no address") from error
@@ -68,6 +69,8 @@ class RayEngine(Engine):
             shares = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus or None}
             rows = rows.map(_Worker, fn_constructor_args=(chain,), compute=pool, **shares)
         for row in rows.iter_rows():
+            if isinstance(row["part"], UsageError):
+                raise row["part"]
             yield row["part"].number
 
 
@@ -77,10 +80,13 @@ class _Worker:
     def __init__(self, chain: Sequence[Callable[[Part], Part]]) -> None:
         self.chain = chain
 
-    def __call__(self, row: dict[str, Part]) -> dict[str, Part]:
+    def __call__(self, row: dict[str, Part | UsageError]) -> dict[str, Part | UsageError]:
         part = row["part"]
-        for function in self.chain:
-            part = function(part)
+        try:
+            for function in self.chain if isinstance(part, Part) else ():
+                part = function(part)
+        except UsageError as error:  # travels as a row, since of what is raised Ray keeps a text
+            return {"part": error}
         return {"part": part}
 
 
@@ -97,6 +103,18 @@ def chains(operators: Sequence[Operator]) -> list[tuple[Resources, tuple[Callabl
     return [(resources, tuple(operator.function for _, operator in group)) for resources, group in groups]
 
 
+def _require_answer(address: str | None) -> None:
+    """Refuse an address where nobody is, for which Ray would wait for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        given = f"the Ray cluster {address} was given"
+        raise UsageError(given, f"none answers there ({error})", "start one with `ray start --head`, or give no address") from error
+
+
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -108,13 +126,3 @@ def _ray() -> Any:
         raise UsageError(given, f"Ray cannot be imported ({error})", "install `moviegen[curation]`, or use LocalEngine") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
-
-
-def _ours(error: BaseException) -> BaseException:
-    """The error of ours within one of Ray's."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UsageError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return error

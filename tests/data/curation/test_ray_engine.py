@@ -1,0 +1,127 @@
+"""Curation on Ray: the same shards as in one process, also where a worker or a whole machine is lost on the way."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from moviegen_core.errors import UsageError
+from moviegen_data.curation import LocalEngine, RayEngine, curate
+from moviegen_data.curation.engine import Operator, Part
+
+ray = pytest.importorskip("ray", reason="Ray is not installed; `pip install moviegen[curation]`")
+REPOSITORY = Path(__file__).parents[3]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own sockets
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def paths(monkeypatch):
+    """What Ray's workers import from."""
+    found = [str(REPOSITORY / part) for part in ("", "plugins", "data", "tests/third_party/moviegen_hello")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*found, str(Path(__file__).parent)]))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+
+
+class Refuses:
+    def __call__(self, part: Part) -> Part:
+        raise UsageError("the model x was given", "there is none", "give one")
+
+
+def test_the_same_shards_as_in_one_process(paths, make_folder, make_config, hash_of, tmp_path):
+    folder, config = make_folder(8), make_config()
+    curate(str(folder), str(tmp_path / "one"), config=config, part_size=2)
+    curate(str(folder), str(tmp_path / "ray"), config=config, part_size=2, engine=RayEngine(num_cpus=2))
+    assert hash_of(tmp_path / "ray") == hash_of(tmp_path / "one")
+    assert not ray.is_initialized(), "a Ray of its own is put away"
+
+
+def test_an_address_where_nobody_is(paths):
+    with pytest.raises(UsageError, match="none answers there"):
+        list(RayEngine(address="127.0.0.1:1").run([Operator("r", Refuses())], [0]))
+
+
+class Slowly:
+    """Writes down who works on a part, and takes its time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, part: Part) -> Part:
+        (self.folder / f"{part.number:03d}-{ray.get_runtime_context().get_node_id()}-{os.getpid()}").touch()
+        time.sleep(0.4)
+        with (self.folder / f"done-{part.number:03d}").open("a") as file:
+            file.write("x")
+        return part
+
+
+@pytest.fixture
+def cluster(paths):
+    """Two nodes on this machine; the first is the head."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    yield nodes, second
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.mark.slow
+def test_a_users_mistake_comes_back_from_a_cluster(cluster):
+    nodes, _ = cluster
+    with pytest.raises(UsageError, match="there is none; give one"):
+        list(RayEngine(address=nodes.address).run([Operator("r", Refuses())], range(2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["worker", "node"])
+def test_a_lost_worker_or_node_loses_no_part(loss, cluster, tmp_path):
+    nodes, second = cluster
+    seen, count = tmp_path / "seen", 24
+    seen.mkdir()
+
+    def kill():
+        deadline = time.monotonic() + 120
+        while len(list(seen.glob("done-*"))) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if loss == "node":
+            nodes.remove_node(second, allow_graceful=False)
+        else:
+            os.kill(int(max(seen.glob("0*"), key=lambda path: path.stat().st_mtime).name.split("-")[-1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    done = list(RayEngine(address=nodes.address).run([Operator("w", Slowly(seen))], range(count)))
+    killer.join()
+    assert sorted(done) == list(range(count)), "nothing lost, nothing told twice"
+    workers = {path.name.split("-", 1)[1] for path in seen.glob("0*")}
+    assert len(workers) > 1, "the lost one was replaced, or another went on"
+
+
+@pytest.mark.slow
+def test_two_nodes_give_the_same_shards_though_one_dies(cluster, make_folder, make_config, hash_of, tmp_path):
+    nodes, second = cluster
+    folder, config = make_folder(60), make_config()
+    curate(str(folder), str(tmp_path / "one"), config=config, part_size=2, engine=LocalEngine())
+    output = tmp_path / "ray"
+
+    def kill():
+        deadline = time.monotonic() + 120
+        while len(list(output.glob(".curation/step-*/part-*"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        nodes.remove_node(second, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    curate(str(folder), str(output), config=config, part_size=2, engine=RayEngine(address=nodes.address))
+    killer.join()
+    assert hash_of(output) == hash_of(tmp_path / "one")
