@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from moviegen_core import Command, Component, hookimpl
+from moviegen_core import Command, Component, CurationStage, hookimpl
 
 _PUBLIC = {
     "AudioData": "audio_data",
@@ -52,6 +52,19 @@ def moviegen_commands() -> Iterable[Command]:
     """Making shards, and looking at them."""
     yield Command("data", "pack", "moviegen_data.pack:pack", "pack a folder of media and captions into shards")
     yield Command("data", "inspect", "moviegen_data.inspect:inspect", "what shards hold, what is bad, which batches come of them")
+
+
+@hookimpl
+def moviegen_curation_stages() -> Iterable[CurationStage]:
+    """The stages of curation, by name."""
+    stages = "moviegen_data.curation.stages"
+    yield CurationStage(f"{stages}.duration.Duration", "drops clips that are too short or too long")
+    yield CurationStage(f"{stages}.jitter.Jitter", "drops clips that shot detection breaks into many shots")
+    yield CurationStage(f"{stages}.motion.Motion", "drops clips with too little or too much motion")
+    yield CurationStage(f"{stages}.probe.Probe", "fills in facts about media; drops what would cost too much to decode")
+    yield CurationStage(f"{stages}.resolution.Resolution", "drops small videos and pictures")
+    yield CurationStage(f"{stages}.scenes.Scenes", "finds scenes and takes clips from within them")
+    yield CurationStage(f"{stages}.static.Static", "drops static videos and slideshows")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,12 @@ _PUBLIC = {
     "ClipStage": "stage",
     "Drop": "clip",
     "Function": "stage",
+    "Measures": "measures",
     "Media": "media",
     "Resources": "stage",
     "SetStage": "stage",
     "Stage": "stage",
+    "measure": "measures",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
