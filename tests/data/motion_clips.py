@@ -9,8 +9,8 @@ from moviegen_data.curation.measures import Measures
 
 
 def texture(height: int = 96, width: int = 160, seed: int = 0, least: int = 40, most: int = 216) -> np.ndarray:
-    """Smooth coloured noise, so that motion estimation has something to hold on to."""
-    values = np.random.default_rng(seed).random((height // 8 + 2, width // 8 + 2, 3))
+    """Smooth noise of one hue, so that motion estimation has something to hold on to."""
+    values = np.random.default_rng(seed).random((height // 8 + 2, width // 8 + 2, 1)) * np.array([1.0, 0.8, 0.6])
     rows, columns = np.arange(height) / 8, np.arange(width) / 8
     r, c = rows.astype(int), columns.astype(int)
     wr, wc = (rows - r)[:, None, None], (columns - c)[None, :, None]
@@ -19,9 +19,9 @@ def texture(height: int = 96, width: int = 160, seed: int = 0, least: int = 40, 
     return (least + (most - least) * (top * (1 - wr) + bottom * wr)).astype(np.uint8)
 
 
-def pan(num_frames: int, step: int, *, height: int = 96, width: int = 160, seed: int = 0) -> np.ndarray:
+def pan(num_frames: int, step: int, *, height: int = 96, width: int = 160, seed: int = 0, least: int = 40, most: int = 216) -> np.ndarray:
     """A camera that moves by `step` pixels a frame over a texture."""
-    wide = texture(height, width + abs(step) * num_frames, seed)
+    wide = texture(height, width + abs(step) * num_frames, seed, least, most)
     return np.stack([wide[:, number * step : number * step + width] for number in range(num_frames)])
 
 
@@ -42,8 +42,5 @@ def measures_of(times_s: list[float], end_s: float, **columns: object) -> Measur
     count = len(times_s)
     zeros = {name: np.zeros(count, np.float32) for name in ("scene_score", "motion", "vector_px", "content")}
     rest = {"luma": np.full(count, 100, np.float32), "cells": np.zeros((count, 9, 16), np.uint8)}
-    given = {name: np.asarray(column) for name, column in columns.items()}
-    whole = Measures(
-        times_s=np.array(times_s), start_s=0.0, end_s=end_s, width=160, height=96, vectors="exported", **{**zeros, **rest, **given}
-    )
-    return whole.between(0.0)
+    columns = {**zeros, **rest, **{name: np.asarray(column) for name, column in columns.items()}}
+    return Measures(times_s=np.array(times_s), start_s=0.0, end_s=end_s, width=160, height=96, vectors="exported", **columns).between(0.0)

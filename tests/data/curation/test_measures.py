@@ -12,12 +12,8 @@ from moviegen_data.faults import SampleError
 
 
 def test_vectors_of_a_pan_are_its_speed(tmp_path):
-    for codec, name, kind in (
-        ("libx264", "pan.mp4", "exported"),
-        ("mpeg4", "pan.avi", "exported"),
-        ("libvpx-vp9", "pan.webm", "estimated"),
-    ):
-        path = file_of(tmp_path, pan(8, 4), name=name, codec=codec, container=name[-4:].strip(".").replace("mkv", "matroska"))
+    for codec, ending, kind in (("libx264", "mp4", "exported"), ("mpeg4", "avi", "exported"), ("libvpx-vp9", "webm", "estimated")):
+        path = file_of(tmp_path, pan(8, 4), name=f"pan.{ending}", codec=codec, container=ending)
         measures = measure(path)
         assert measures.vectors == kind and len(measures) == 8
         assert np.isnan(measures.vector_px[0]) and np.isfinite(measures.vector_px[1:]).all()
@@ -33,6 +29,8 @@ def test_motion_is_the_mean_change_of_luma(tmp_path):
     measures = measure(file_of(tmp_path, grey_steps(6, step=10)))
     # A plain grey stays plain when it is blurred. 10 of 255 levels are 10 * 219 / 255 of the stored 16 to 235.
     assert np.isnan(measures.motion[0]) and measures.motion[1:] == pytest.approx(10 * 219 / 255, abs=0.6)
+    assert measures.scene_score[1] == pytest.approx(10 * 219 / 255 / 256 * 100, abs=0.3)  # per cent of the range
+    assert measures.scene_score[2:] == pytest.approx(0.0, abs=0.4)  # what goes on is no cut
     assert measures.content[1:] == pytest.approx(10 / 3, abs=0.4)  # value alone, of three channels
     assert measures.luma == pytest.approx(20 + 10 * np.arange(6), abs=1.5)
     assert (measures.cells == measures.luma.round().astype(np.uint8)[:, None, None]).mean() > 0.9

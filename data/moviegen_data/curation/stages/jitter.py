@@ -15,11 +15,12 @@ class Jitter(ClipStage):
 
     Args:
         max_shots_per_s: limit, exclusive; a clip without any cut has none.
-        threshold: content score (0 to 255) that counts as a new shot; PySceneDetect's own is 27, which only violent shaking reaches.
+        threshold: content score (0 to 255) that counts as a new shot. PySceneDetect's own is 27, which only violent shaking reaches; its
+            adaptive detector overlooks what is below 15.
         min_shot_s: shortest shot; PySceneDetect's own are 0.6 s.
     """
 
-    def __init__(self, *, max_shots_per_s: float = 0.85, threshold: float = 20.0, min_shot_s: float = 0.6) -> None:
+    def __init__(self, *, max_shots_per_s: float = 0.85, threshold: float = 15.0, min_shot_s: float = 0.6) -> None:
         require_at_least(0.0, max_shots_per_s=max_shots_per_s, threshold=threshold, min_shot_s=min_shot_s)
         self.max_shots_per_s, self.threshold, self.min_shot_s = max_shots_per_s, threshold, min_shot_s
 

@@ -12,9 +12,10 @@ from moviegen_data.curation.stage import ClipStage
 class Static(ClipStage):
     """Drops clips in which next to nothing moves, and those that stand still but for jumps. The paper's model is internal; this is ours.
 
-    A place moves where its brightness, averaged over a cell of 1/16 of the longer side, changes by `change` over the clip; so
-    flicker, rain and noise do not count, and what crosses the picture does. A clip stands still where its frames hardly
-    change for `still_s` or longer: a slide, a frozen picture. Slides under a moving camera effect are not told from camera motion.
+    A place moves where its brightness, averaged over a cell of 1/16 of the longer side, ranges over more than `change` levels in nine
+    tenths of the clip's frames; so flicker, rain and noise do not count, and what wanders through the picture does. A clip stands still
+    where its frames hardly change for `still_s` or longer: a slide, a frozen picture. Slides under a moving camera effect are not told
+    from camera motion.
 
     Args:
         min_moving_area: least share of the picture that moves, 0 to 1.
@@ -57,9 +58,9 @@ class Static(ClipStage):
 
 
 def moving_area(measures: Measures, change: float) -> float:
-    """Share of the picture's cells whose brightness changes by more than `change` levels."""
-    cells = measures.cells
-    return float(np.mean(cells.max(0).astype(np.int16) - cells.min(0) > change))
+    """Share of the picture's cells whose brightness ranges over more than `change` levels, rare extremes left out."""
+    darkest, brightest = np.percentile(measures.cells, (5, 95), axis=0)
+    return float(np.mean(brightest - darkest > change))
 
 
 def still_share(measures: Measures, still_score: float, still_s: float) -> float:
