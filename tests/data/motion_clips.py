@@ -1,9 +1,9 @@
 """Rendered clips with known answers, and measures without a file."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from conftest import encode_clip
 
 from moviegen_data.curation.measures import Measures
 
@@ -30,10 +30,10 @@ def hold(num_frames: int, **settings: int) -> np.ndarray:
     return np.repeat(texture(**settings)[None], num_frames, 0)
 
 
-def file_of(folder: Path, frames: np.ndarray, *, name: str = "clip.mp4", **settings: object) -> Path:
+def file_of(folder: Path, media_maker: Any, frames: np.ndarray, *, name: str = "clip.mp4", **settings: object) -> Path:
     """The frames as a file."""
     path = folder / name
-    path.write_bytes(encode_clip(frames, **{"fps": 10, "keyframe_every": 250, **settings}))
+    path.write_bytes(media_maker.encode_clip(frames, **{"fps": 10, "keyframe_every": 250, **settings}))
     return path
 
 

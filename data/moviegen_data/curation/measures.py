@@ -31,7 +31,7 @@ class Measures:
         width: columns as shown.
         height: rows as shown.
         vectors: whether the codec told the motion vectors or they were estimated.
-        scene_score: change of a cut, FFmpeg's `scdet` (0 to 100).
+        scene_score: change of a cut, FFmpeg's `scdet` (0 to 100); NaN for the medium's second frame too, which it cannot judge.
         motion: FFmpeg's `vmafmotion`: mean change of blurred luma (0 to 255).
         vector_px: mean length of the motion vectors in the file's own pixels; NaN where a frame has none (key frames).
         content: PySceneDetect's frame score: mean change of hue, saturation and value (0 to 255).
@@ -80,7 +80,7 @@ class Measures:
 
 
 def measure(path: str | Path, *, side_px: int | None = SIDE_PX) -> Measures:
-    """Measure a video in one pass. A frame leaves some 200 bytes behind, however large its picture.
+    """Measure a video in one pass. A frame leaves less than a kilobyte behind, however large its picture.
 
     Scores of motion and of cuts are taken at `side_px` on the shorter side, in order that 4K costs little more than its decoding and that
     scores of small and large files compare; against the own size of 720p files, motion is some 5 % lower. Smaller files keep their size.
@@ -153,6 +153,7 @@ class _Table:
         lengths = [*self.lengths, *self.vector_meter.rest()]
         lengths += [np.nan] * (len(self.times) - len(lengths))
         motion, content = np.array(self.motion, np.float32), np.array(self.content, np.float32)
+        motion[1:2, 1] = np.nan  # scdet compares each change with the one before, and takes 0 for the first: any movement would be a cut
         columns = {
             "motion": motion[:, 0],
             "scene_score": motion[:, 1],

@@ -16,7 +16,7 @@ from moviegen_core.errors import UsageError
 
 CONTENT_SIDE_PX = 256  # PySceneDetect's own working size
 CELLS = 16
-_LEAST_SIDE_PX = 16
+_LEAST_SIDE_PX = 64  # scdet reads beyond the rows of narrower pictures, up to 64 px
 _ESTIMATE_SIDE_PX = 360
 _ESTIMATE = "method=epzs:mb_size=16:search_param=16"
 

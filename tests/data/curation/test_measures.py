@@ -4,55 +4,58 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import encode_clip, grey_steps
 from motion_clips import file_of, hold, measures_of, pan, texture
 
 from moviegen_data.curation.measures import measure
 from moviegen_data.faults import SampleError
 
 
-def test_vectors_of_a_pan_are_its_speed(tmp_path):
+def test_vectors_of_a_pan_are_its_speed(tmp_path, media_maker):
     for codec, ending, kind in (("libx264", "mp4", "exported"), ("mpeg4", "avi", "exported"), ("libvpx-vp9", "webm", "estimated")):
-        path = file_of(tmp_path, pan(8, 4), name=f"pan.{ending}", codec=codec, container=ending)
+        path = file_of(tmp_path, media_maker, pan(8, 4), name=f"pan.{ending}", codec=codec, container=ending)
         measures = measure(path)
         assert measures.vectors == kind and len(measures) == 8
         assert np.isnan(measures.vector_px[0]) and np.isfinite(measures.vector_px[1:]).all()
         assert np.median(measures.vector_px[1:]) == pytest.approx(4.0, rel=0.4 if codec == "libx264" else 0.25)  # x264 points over B frames
 
 
-def test_key_frames_alone_are_estimated(tmp_path):
-    measures = measure(file_of(tmp_path, pan(6, 4), keyframe_every=1))
+def test_key_frames_alone_are_estimated(tmp_path, media_maker):
+    measures = measure(file_of(tmp_path, media_maker, pan(6, 4), keyframe_every=1))
     assert measures.vectors == "estimated" and np.nanmedian(measures.vector_px) == pytest.approx(4.0, rel=0.25)
 
 
-def test_motion_is_the_mean_change_of_luma(tmp_path):
-    measures = measure(file_of(tmp_path, grey_steps(6, step=10)))
+def test_motion_is_the_mean_change_of_luma(tmp_path, media_maker):
+    measures = measure(file_of(tmp_path, media_maker, media_maker.grey_steps(6, step=10)))
     # A plain grey stays plain when it is blurred. 10 of 255 levels are 10 * 219 / 255 of the stored 16 to 235.
     assert np.isnan(measures.motion[0]) and measures.motion[1:] == pytest.approx(10 * 219 / 255, abs=0.6)
-    assert measures.scene_score[1] == pytest.approx(10 * 219 / 255 / 256 * 100, abs=0.3)  # per cent of the range
-    assert measures.scene_score[2:] == pytest.approx(0.0, abs=0.4)  # what goes on is no cut
+    assert np.isnan(measures.scene_score[:2]).all() and measures.scene_score[2:] == pytest.approx(0.0, abs=0.4)  # what goes on is no cut
     assert measures.content[1:] == pytest.approx(10 / 3, abs=0.4)  # value alone, of three channels
     assert measures.luma == pytest.approx(20 + 10 * np.arange(6), abs=1.5)
     assert (measures.cells == measures.luma.round().astype(np.uint8)[:, None, None]).mean() > 0.9
 
 
-def test_a_still_picture_measures_nothing(tmp_path):
-    measures = measure(file_of(tmp_path, hold(6)))
+def test_a_cut_scores_its_change_in_per_cent(tmp_path, media_maker):
+    grey = np.repeat(np.array([50, 50, 50, 150, 150], np.uint8), 32 * 32 * 3).reshape(5, 32, 32, 3)
+    assert measure(file_of(tmp_path, media_maker, grey)).scene_score[2:] == pytest.approx([0.0, 100 * 219 / 255 / 256 * 100, 0.0], abs=0.5)
+
+
+def test_a_still_picture_measures_nothing(tmp_path, media_maker):
+    measures = measure(file_of(tmp_path, media_maker, hold(6)))
     for name in ("motion", "scene_score", "content", "vector_px"):
         assert np.nanmax(getattr(measures, name)) < 0.3, name
 
 
-def test_scores_hardly_depend_on_the_size_they_are_taken_at(tmp_path):
-    path = file_of(tmp_path, pan(5, 6, height=240, width=320))
+def test_scores_hardly_depend_on_the_size_they_are_taken_at(tmp_path, media_maker):
+    path = file_of(tmp_path, media_maker, pan(5, 6, height=240, width=320))
     own, small = measure(path, side_px=None), measure(path, side_px=160)
     assert np.nanmean(small.motion) == pytest.approx(np.nanmean(own.motion), rel=0.25)
     assert np.nanmean(small.vector_px) == np.nanmean(own.vector_px) and (small.width, small.height) == (320, 240)
 
 
-def test_content_is_that_of_pyscenedetect(tmp_path):
+def test_content_is_that_of_pyscenedetect(tmp_path, media_maker):
     scenedetect = pytest.importorskip("scenedetect", reason="the reference for content scores")
     frames = np.concatenate([pan(8, 5, height=180, width=320, seed=seed) for seed in (0, 1)])
-    path = file_of(tmp_path, frames)
+    path = file_of(tmp_path, media_maker, frames)
     stats = scenedetect.StatsManager()
     manager = scenedetect.SceneManager(stats)
     manager.add_detector(scenedetect.ContentDetector())
@@ -66,25 +69,32 @@ def test_content_is_that_of_pyscenedetect(tmp_path):
     assert np.nanargmax(ours) == theirs.argmax()
 
 
-def test_variable_rates_keep_their_times(tmp_path):
+def test_variable_rates_keep_their_times(tmp_path, media_maker):
     times = [0.0, 0.1, 0.2, 0.9, 1.6]
-    measures = measure(file_of(tmp_path, hold(5), times=times))
+    measures = measure(file_of(tmp_path, media_maker, hold(5), times=times))
     assert measures.times_s == pytest.approx(times, abs=2e-3) and measures.end_s > 1.6
 
 
-def test_rotation_turns_the_size(tmp_path):
-    measures = measure(file_of(tmp_path, hold(2), rotation=90))
+def test_rotation_turns_the_size(tmp_path, media_maker):
+    measures = measure(file_of(tmp_path, media_maker, hold(2), rotation=90))
     assert (measures.width, measures.height) == (96, 160)
 
 
-@pytest.mark.parametrize(("frames", "settings"), [(np.full((1, 32, 32, 3), 90, np.uint8), {}), (grey_steps(3, height=8, width=8), {})])
-def test_tiny_and_short_ones_are_measured(tmp_path, frames, settings):
-    measures = measure(file_of(tmp_path, frames, **settings))
-    assert len(measures) == len(frames) and np.isnan(measures.motion[0]) and np.isfinite(measures.motion[1:]).all()
+@pytest.mark.parametrize(("num_frames", "side"), [(1, 32), (3, 8)])
+def test_tiny_and_short_ones_are_measured(tmp_path, media_maker, num_frames, side):
+    measures = measure(file_of(tmp_path, media_maker, media_maker.grey_steps(num_frames, height=side, width=side)))
+    assert len(measures) == num_frames and np.isnan(measures.motion[0]) and np.isfinite(measures.motion[1:]).all()
 
 
-def test_what_cannot_be_decoded_is_told(tmp_path):
-    whole = encode_clip(pan(12, 3), fps=10)
+def test_sizes_may_change_on_the_way(tmp_path, media_maker):
+    parts = [media_maker.encode_clip(pan(6, 2, height=height, width=160), fps=10, container="mpegts") for height in (96, 64)]
+    (tmp_path / "two.ts").write_bytes(b"".join(parts))
+    measures = measure(tmp_path / "two.ts")
+    assert len(measures) == 12 and (measures.width, measures.height) == (160, 96) and (np.diff(measures.times_s) >= 0).all()
+
+
+def test_what_cannot_be_decoded_is_told(tmp_path, media_maker):
+    whole = media_maker.encode_clip(pan(12, 3), fps=10)
     for name, data in (("empty.mp4", b""), ("text.mp4", b"no video" * 50), ("cut.mp4", whole[: len(whole) // 2])):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(SampleError):

@@ -52,7 +52,7 @@ def test_labelled_cuts(media, method, precision):
 
 
 def test_static_and_moving_ones_are_told_apart(media):
-    for name in (*STATIC, *MOVING):
+    for name in CUTS:
         clip = Static().apply(CLIP, _media(media / "video" / name))
         assert (clip.drop is not None) == (name in STATIC), (name, clip.scores)
     assert Motion().apply(CLIP, _media(media / "video" / "testcard_1080p.mp4")).drop.reason == "too little motion"
@@ -70,7 +70,7 @@ def test_rows_are_those_of_the_manifest(media):
     for entry in json.loads((media / "MANIFEST.json").read_text()):
         if Path(entry["file"]).name in CUTS:
             measures = _media(media / entry["file"]).measures
-            assert (len(measures), measures.width, measures.height) == (entry["frames"], entry["width"], entry["height"])
+            assert (len(measures), measures.height) == (entry["frames"], entry["height"])
             assert measures.duration_s == pytest.approx(entry["duration_s"], abs=0.1)
 
 

@@ -28,9 +28,9 @@ def _film(duration_s, cut_times=(), fps=10, **columns):
     return _Film(measures_of(times, duration_s, **{"scene_score": score, "content": score, **columns}))
 
 
-def test_rendered_cuts_are_found_by_every_method(tmp_path):
+def test_rendered_cuts_are_found_by_every_method(tmp_path, media_maker):
     frames = np.concatenate([pan(10, 2, least=least, most=least + 60) for least in (0, 190, 40)])
-    media = Media(file_of(tmp_path, frames))
+    media = Media(file_of(tmp_path, media_maker, frames))
     for method in ("ffmpeg", "pyscenedetect", "both"):
         stage = Scenes(method=method, min_scene_s=None, min_s=0.4, max_s=2.0, head_s=0.0, max_scenes=3)
         assert stage.cut_rows(media.measures) == [10, 20]
@@ -40,8 +40,8 @@ def test_rendered_cuts_are_found_by_every_method(tmp_path):
             assert number + 0.09 <= clip.start_s < clip.end_s <= number + 0.91
 
 
-def test_one_shot_has_no_cut(tmp_path):
-    media = Media(file_of(tmp_path, pan(12, 3)))
+def test_one_shot_has_no_cut(tmp_path, media_maker):
+    media = Media(file_of(tmp_path, media_maker, pan(12, 3)))
     assert Scenes(method="both").cut_rows(media.measures) == []
 
 

@@ -9,7 +9,7 @@ from moviegen_data.curation.stage import ClipStage
 
 
 class Duration(ClipStage):
-    """Drops clips that are too short or too long. Pictures have no duration and pass.
+    """Drops clips that are too short or too long. Pictures pass.
 
     Args:
         min_s: least seconds.

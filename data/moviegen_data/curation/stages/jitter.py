@@ -11,7 +11,8 @@ class Jitter(ClipStage):
     """Drops clips that shot detection breaks into many shots, true or false.
 
     PySceneDetect's content score is compared with a fixed threshold, neither adaptive nor merged: those settings were made to
-    overlook what is looked for here. The paper gives the limit, not the detector's settings.
+    overlook what is looked for here. The paper gives the limit, not the detector's settings. Pictures and
+    sounds pass.
 
     Args:
         max_shots_per_s: limit, exclusive; a clip without any cut has none.

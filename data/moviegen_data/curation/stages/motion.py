@@ -9,7 +9,8 @@ from moviegen_data.curation.stage import ClipStage
 
 
 class Motion(ClipStage):
-    """Drops clips with too little or too much motion, by means over their frames. Limits are exclusive, as the paper's.
+    """Drops clips with too little or too much motion, by means over their frames. Limits are exclusive, as the
+    paper's. Pictures and sounds pass.
 
     Motion vectors come from the codec, or are estimated where it exports none; those of a codec often point over several frames.
     The paper does not say at which size or frame rate it measured. Both scores are per frame: what is filmed at 60 fps scores half of what
@@ -43,7 +44,7 @@ class Motion(ClipStage):
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Score the clip as `motion_score` and `motion_vector_px`."""
         if media.kind != "video":
-            return clip.dropped("no motion", measured=f"a {media.kind}", wanted="a video")
+            return clip
         measures = media.measures.between(clip.start_s, clip.end_s)
         vectors = measures.vector_px[np.isfinite(measures.vector_px)]
         if len(measures) < 2:

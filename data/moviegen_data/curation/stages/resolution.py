@@ -4,11 +4,11 @@ from moviegen_core.errors import require_at_least
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
-from moviegen_data.faults import SampleError
 
 
 class Resolution(ClipStage):
     """Drops small videos and pictures, by their size as shown. The paper's low-resolution set takes 720 px, the high-resolution one 768.
+    Sounds pass.
 
     Args:
         min_width: least columns.
@@ -21,6 +21,8 @@ class Resolution(ClipStage):
 
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Compare the medium's size with the least."""
+        if media.kind == "sound":
+            return clip
         width, height = self._size(clip, media)
         if width < self.min_width or height < self.min_height:
             return clip.dropped("too small", measured=f"{width}x{height} px", wanted=f"{self.min_width}x{self.min_height} px or more")
@@ -29,8 +31,6 @@ class Resolution(ClipStage):
     def _size(self, clip: Clip, media: Media) -> tuple[int, int]:
         if "width" in clip.facts and "height" in clip.facts:
             return clip.facts["width"], clip.facts["height"]
-        if media.kind == "sound":
-            raise SampleError("no video stream", "it is a sound")
         if media.kind == "picture":
             height, width = media.stills(0.0, 0.0).shape[1:3]
             return width, height
