@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from moviegen_data.curation.measures import Measures
 
 _FADE_S = 1.5  # longer brightening is not a fade
-_FADE_STEP = 0.5  # levels per frame by which a fade's brightness moves at least
+_FADE_STEP = 0.5  # levels (of 255) per frame by which a fade's brightness moves at least
+_JUMP = 25.0  # what moves further is a cut
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _with_fades(measures: Measures, black: Bool[np.ndarray, "n"]) -> Bool[np.nda
         first = row
         while 0 <= row < len(black) and not black[row] and abs(measures.times_s[row] - measures.times_s[first]) <= _FADE_S:
             brighter = float(measures.luma[row] - measures.luma[row - step])
-            if brighter < _FADE_STEP or measures.content[max(row, row - step)] >= 27.0:  # a jump is a cut, not a fade
+            if not _FADE_STEP <= brighter <= _JUMP:
                 break
             faded[row] = True
             row += step

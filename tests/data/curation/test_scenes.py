@@ -89,9 +89,7 @@ def test_black_frames_and_fades_are_no_scene():
     luma = np.full(100, 100.0)
     luma[40:50] = 2.0
     luma[50:58] = np.linspace(12, 96, 8)  # fades in; the cut to black before it is hard
-    content = np.zeros(100)
-    content[40] = 60.0
-    film = _film(10.0, luma=luma, content=content)
+    film = _film(10.0, luma=luma)
     assert scenes(film.measures, [], 12.0) == [Scene(0.0, 4.0), Scene(5.9, 10.0)]
     assert scenes(film.measures, [], None) == [Scene(0.0, 10.0)]
     assert scenes(_film(3.0, luma=np.zeros(30)).measures, [], 12.0) == []
