@@ -49,8 +49,16 @@ def moviegen_components() -> Iterable[Component]:
 
 @hookimpl
 def moviegen_curation_stages() -> Iterable[CurationStage]:
-    """The stages of curation (3.2.1, B.1)."""
+    """The stages of curation, by name (3.2.1, B.1)."""
+    stages = "moviegen_data.curation.stages"
+    yield CurationStage(f"{stages}.duration.Duration", "drops clips that are too short or too long")
     yield CurationStage("moviegen_data.curation.stage.Function", "a typed function of yours as a stage")
+    yield CurationStage(f"{stages}.jitter.Jitter", "drops clips that shot detection breaks into many shots")
+    yield CurationStage(f"{stages}.motion.Motion", "drops clips with too little or too much motion")
+    yield CurationStage(f"{stages}.probe.Probe", "fills in facts about media; drops what would cost too much to decode")
+    yield CurationStage(f"{stages}.resolution.Resolution", "drops small videos and pictures")
+    yield CurationStage(f"{stages}.scenes.Scenes", "finds scenes and takes clips from within them")
+    yield CurationStage(f"{stages}.static.Static", "drops static videos and slideshows")
 
 
 @hookimpl

@@ -103,7 +103,7 @@ class VideoDecoder:
             count, first, end = 0, None, 0.0
             for frame in decoded_frames(container, stream):
                 time = frame.time if frame.time is not None else end
-                first, end = time if first is None else first, max(end, time + _shown_for(frame, stream))
+                first, end = time if first is None else first, max(end, time + shown_for(frame, stream))
                 count += 1
             if not count:
                 raise SampleError("cannot be decoded", f"no frame in its {stream.codec_context.name} stream")
@@ -185,7 +185,7 @@ class VideoDecoder:
                 shown = self._show(held, out, shown, targets, time, aspect)
             if shown == len(targets):
                 return shown
-            held, end = frame, time + _shown_for(frame, stream)
+            held, end = frame, time + shown_for(frame, stream)
         if held is not None and shown < len(targets):
             shown = self._show(held, out, shown, targets, end + lead, aspect)
         return shown
@@ -255,7 +255,8 @@ def _rate(stream: VideoStream) -> float:
     return min(max(float(rate), 1e-3), 1000.0) if rate else 25.0
 
 
-def _shown_for(frame: VideoFrame, stream: VideoStream) -> float:
+def shown_for(frame: VideoFrame, stream: VideoStream) -> float:
+    """Seconds that a frame is on the screen, by the file."""
     duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
     return duration if duration > 0.0 else 1.0 / _rate(stream)
 

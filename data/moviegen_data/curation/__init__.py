@@ -10,12 +10,14 @@ _PUBLIC = {
     "Engine": "engine",
     "Function": "stage",
     "LocalEngine": "engine",
+    "Measures": "measures",
     "Media": "media",
     "RayEngine": "ray_engine",
     "Resources": "stage",
     "SetStage": "stage",
     "Stage": "stage",
     "curate": "command",
+    "measure": "measures",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
