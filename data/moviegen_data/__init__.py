@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from moviegen_core import Command, Component, hookimpl
+from moviegen_core import Command, Component, CurationStage, hookimpl
 
 _PUBLIC = {
     "AudioData": "audio_data",
@@ -52,6 +52,23 @@ def moviegen_commands() -> Iterable[Command]:
     """Making shards, and looking at them."""
     yield Command("data", "pack", "moviegen_data.pack:pack", "pack a folder of media and captions into shards")
     yield Command("data", "inspect", "moviegen_data.inspect:inspect", "what shards hold, what is bad, which batches come of them")
+
+
+@hookimpl
+def moviegen_curation_stages() -> Iterable[CurationStage]:
+    """The stages of curation, by name."""
+    stages = "moviegen_data.curation.stages"
+    yield CurationStage(f"{stages}.aspect.AspectMix", "drops the fewest clips that leave a mix of landscape and portrait (3.2.1)")
+    yield CurationStage(f"{stages}.camera.CameraMotion", "names the camera motion by geometry where it is certain (B.2)")
+    yield CurationStage(f"{stages}.concept_embedding.ConceptEmbedding", "embeds what a clip is about by a CLIP-type model (3.2.1)")
+    yield CurationStage(f"{stages}.concepts.ConceptResampling", "thins dominant concepts by 1 / sqrt(size) (3.2.1, Table 39)")
+    yield CurationStage(f"{stages}.copy_embedding.CopyEmbedding", "embeds what a clip looks like by a copy-detection network (3.2.1)")
+    yield CurationStage(f"{stages}.duplicates.Duplicates", "keeps the best of the clips that look alike (3.2.1, Table 39)")
+    yield CurationStage(f"{stages}.endpoint_captions.EndpointCaptions", "captions by a model behind a chat endpoint (3.2.1)")
+    yield CurationStage(f"{stages}.model_captions.ModelCaptions", "captions by a vision-language model from a folder (3.2.1)")
+    yield CurationStage(f"{stages}.perceptual_hash.PerceptualHash", "embeds what a clip looks like by the signs of its low frequencies")
+    yield CurationStage(f"{stages}.captions.SidecarCaptions", "takes captions from files beside the media")
+    yield CurationStage(f"{stages}.captions.TemplateCaptions", "puts annotations into a sentence")
 
 
 def __getattr__(name: str) -> Any:
