@@ -2,8 +2,9 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.prompts import parse
@@ -32,10 +33,12 @@ class Said:
     Args:
         text: its words.
         is_cut: it was stopped by a limit before it was done.
+        annotations: what else it knows of the clip.
     """
 
     text: str
     is_cut: bool = False
+    annotations: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Captioner(ClipStage):
@@ -107,7 +110,7 @@ class Captioner(ClipStage):
             return clip.dropped("refused caption", measured=text[:80])
         if words < self.min_words:
             return clip.dropped("caption too short", measured=f"{words} words: {text[:80]}", wanted=f"{self.min_words} words or more")
-        return replace(clip, caption=text).scored(caption_words=words).annotated(captioner=self.name)
+        return replace(clip, caption=text).scored(caption_words=words).annotated(**said.annotations, captioner=self.name)
 
 
 def tidy(text: str, *, is_cut: bool = False) -> str:

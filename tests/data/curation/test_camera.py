@@ -35,7 +35,7 @@ def windows(motion, *, depths, seed=0, noise=0.0003):
     focal = 0.9
     turn = {"pan right": (-(focal + x**2 / focal), -x * y / focal), "tilt up": (x * y / focal, focal + y**2 / focal)}
     travel = {"truck right": (-focal * nearness, 0 * x), "pedestal up": (0 * x, focal * nearness), "push in": (x * nearness, y * nearness)}
-    speed = {**{name: 0.1 for name in turn}, **{name: 0.5 for name in travel}, "zoom in": 0.1}
+    speed = {**dict.fromkeys(turn, 0.1), **dict.fromkeys(travel, 0.5), "zoom in": 0.1}
     field = np.stack({**turn, **travel, "zoom in": (x, y)}[motion], axis=1) * speed[motion]
     return [Window(places, field / FPS + rng.normal(0, noise, (6, 150, 2)), 0.9) for _ in range(4)]
 

@@ -103,12 +103,13 @@ def test_sidecars(tmp_path):
 def test_caption_files(tmp_path):
     (tmp_path / "lists").mkdir()
     for folder in (tmp_path, tmp_path / "lists"):
-        (folder / "c.csv").write_text("file,said\nin/a.mp4,a red ball\n./in/b.mp4,\n")
+        (folder / "c.csv").write_text("file,said,camera_motion,fps\nin/a.mp4,a red ball,zoom in,7\n./in/b.mp4,,,\n")
         stage = pickle.loads(pickle.dumps(SidecarCaptions(source=str(folder / "c.csv"), column="said")))
         found = stage.apply_batch(
             [Clip(key=name, source=f"in/{name}.mp4") for name in "abc"], [Media(tmp_path / "in" / f"{name}.mp4") for name in "abc"]
         )
         assert found[0].caption == "a red ball"
+        assert found[0].annotations == {"camera_motion": "zoom in", "captioner": "SidecarCaptions"}
         assert [clip.drop.reason for clip in found[1:]] == ["empty caption", "no caption"]
         pickle.dumps(stage)
     with pytest.raises(UsageError, match="no such file"):

@@ -16,12 +16,13 @@ from moviegen_data.faults import SampleError
 
 
 class SidecarCaptions(Captioner):
-    """Takes captions that exist: of a whole medium, for each of its clips. Arguments are those of `Captioner`, and two more.
+    """Takes captions that exist: of a whole medium, for each of its clips.
 
     Args:
         source: `sidecar` for NAME.txt beside each medium, or a csv, json or jsonl file, whose names are relative to the curated folder or
             to its own.
         column: the column that holds the caption, where it is not called caption, text or prompt.
+        annotations: further columns that become annotations of the clips, where they are filled in.
         portion: the clips whose turn it is, see `Captioner`.
         keep_existing: leave clips alone that have a caption.
         min_words: words below which a caption says too little.
@@ -36,35 +37,39 @@ class SidecarCaptions(Captioner):
         *,
         source: str = "sidecar",
         column: str | None = None,
+        annotations: Sequence[str] = ("camera_motion",),
         portion: tuple[float, float] = (0.0, 1.0),
         keep_existing: bool = False,
         min_words: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__(portion=portion, keep_existing=keep_existing, min_words=min_words, seed=seed)
-        self.source, self.column = source, column
+        self.source, self.column, self.annotations = source, column, tuple(annotations)
 
     def say(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Said | SampleError]:
         """What the files say."""
-        texts = [self._text(clip, medium) for clip, medium in zip(clips, media, strict=True)]
-        return [SampleError("no caption", f"none in {self.source}") if text is None else Said(text) for text in texts]
+        records = [self._record(clip, medium) for clip, medium in zip(clips, media, strict=True)]
+        return [SampleError("no caption", f"none in {self.source}") if record is None else self._said(record) for record in records]
 
-    def _text(self, clip: Clip, media: Media) -> str | None:
+    def _said(self, record: Mapping[str, Any]) -> Said:
+        return Said(record["caption"], annotations={name: record[name] for name in self.annotations if name in record})
+
+    def _record(self, clip: Clip, media: Media) -> Mapping[str, Any] | None:
         if self.source == "sidecar":
             sidecar = media.path.with_suffix(".txt")
-            return sidecar.read_text(encoding="utf-8-sig", errors="replace") if sidecar.is_file() else None
+            return {"caption": sidecar.read_text(encoding="utf-8-sig", errors="replace")} if sidecar.is_file() else None
         own = media.path.resolve()
         beside = Path(self.source).expanduser().resolve().parent
         names = [clip.source, str(own), *([str(own.relative_to(beside))] if own.is_relative_to(beside) else [])]
         return next((self._file[name] for name in names if name in self._file), None)
 
     @cached_property
-    def _file(self) -> Mapping[str, str]:
+    def _file(self) -> Mapping[str, Mapping[str, Any]]:
         path = Path(self.source).expanduser()
         if not path.is_file():
             advice = "give a csv, json or jsonl file, or `sidecar` for NAME.txt beside each medium"
             raise UsageError(f"the captions {self.source!r} were given to SidecarCaptions", "there is no such file", advice)
-        return {name.removeprefix("./"): record["caption"] for name, record in caption_records(path, column=self.column)}
+        return {name.removeprefix("./"): record for name, record in caption_records(path, column=self.column)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_file"}

@@ -99,10 +99,13 @@ class ModelCaptions(Captioner):
         network, processor = self._model
         texts = [self._chat(processor, len(group), kind) for group, kind in zip(groups, kinds, strict=True)]
         inputs = processor(images=[list(group) for group in groups], text=texts, padding=True, return_tensors="pt").to(network.device)
-        inputs = {name: value.to(network.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+        inputs = {
+            name: value.to(network.dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+            for name, value in inputs.items()
+        }
         tokens = network.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
         answers = tokens if network.config.is_encoder_decoder else tokens[:, inputs["input_ids"].shape[1] :]
-        ends = torch.as_tensor(network.generation_config.eos_token_id or [], device=answers.device).reshape(-1)
+        ends = torch.as_tensor(network.generation_config.eos_token_id or [], dtype=torch.long, device=answers.device).reshape(-1)
         is_cut = ~torch.isin(answers, ends).any(1) & (answers.shape[1] >= self.max_tokens)
         spoken = processor.batch_decode(answers, skip_special_tokens=True)
         return [Said(text, is_cut=bool(cut)) for text, cut in zip(spoken, is_cut, strict=True)]
