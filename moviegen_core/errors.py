@@ -19,6 +19,10 @@ class UsageError(ValueError):
         self.exists = exists
         self.advice = advice
 
+    def __reduce__(self) -> tuple[type["UsageError"], tuple[str, str, str]]:
+        """Lets it come back from a worker whole."""
+        return type(self), (self.given, self.exists, self.advice)
+
 
 def require_at_least(least: float, **given: float) -> None:
     """Refuse the first of the named numbers that is below `least`.

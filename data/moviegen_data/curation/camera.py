@@ -89,7 +89,7 @@ def likelihoods(flows: Sequence[Flow], fps: float) -> dict[str, float]:
         "arc shot": lateral * arc,
         "tracking shot": lateral * (1 - arc) * tracking,
     }
-    inwards, deep = _share([_expansion(flow) for flow in flows]), _rises(_typical(flows, _radial_depth), 0.12)
+    inwards, deep = _share([_expansion(flow) for flow in flows]), _rises(_typical(flows, _radial_depth), 0.16, 4)
     for name, part in (("zoom", 1 - deep), ("push", deep)):
         found["zoom in" if name == "zoom" else "push in"] = steady * radial * part * inwards
         found["zoom out" if name == "zoom" else "pull out"] = steady * radial * part * (1 - inwards)
@@ -97,7 +97,7 @@ def likelihoods(flows: Sequence[Flow], fps: float) -> dict[str, float]:
     # What the camera turns to comes in from there: the picture moves the other way.
     for axis, share, names in ((0, sideways, ("right", "left")), (1, 1 - sideways, ("down", "up"))):
         first = _share([-flow.shift[axis] for flow in flows])
-        depth = _rises(_typical(flows, lambda flow, axis=axis: _lateral_depth(flow, axis)), 0.15)
+        depth = _rises(_typical(flows, lambda flow, axis=axis: _lateral_depth(flow, axis)), 0.075, 4)
         for direction, part in zip(names, (first, 1 - first), strict=True):
             found[f"{'tilt' if axis else 'pan'} {direction}"] = plain * share * part * (1 - depth)
             found[f"{'pedestal' if axis else 'truck'} {direction}"] = plain * share * part * depth

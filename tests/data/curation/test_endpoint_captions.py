@@ -157,6 +157,8 @@ def test_tries_are_bounded_and_end_the_run_or_the_clip(server, shown):
     with pytest.raises(EndpointError, match="asked 3 times.*status 500"):
         stage_of(server, retries=2).apply(*shown())
     assert len(server.asked) == 3
+    error = pickle.loads(pickle.dumps(EndpointError("this", "that", "do")))  # it comes from a worker
+    assert isinstance(error, EndpointError) and str(error) == "this; that; do"
     found = stage_of(server, retries=0, on_failure="drop").apply(*shown())
     assert found.drop.reason == "no answer from the endpoint" and "500" in found.drop.measured
 
