@@ -77,8 +77,9 @@ def likelihoods(flows: Sequence[Flow], fps: float) -> dict[str, float]:
     (truck, pedestal)?
     """
     handheld, moving = _handheld(flows, fps), _rises(_typical(flows, _outer_speed), 0.008)
-    # Where all points lie on one side, a shift leads away from the middle too; the fit tells it from growth.
-    radial = _rises(abs(_radial(flows)), 0.6, 8) * _rises(_typical(flows, _growth), 1.0)
+    # Where points lie on one side, or near ones left and far ones right, other motions lead away from the middle too: but not in all
+    # directions alike, and not growing with the distance.
+    radial = _rises(abs(_radial(flows)), 0.6, 8) * _rises(_typical(flows, _growth), 1.0) * _rises(_typical(flows, _isotropy), 0.3, 4)
     arc, tracking = _rises(_typical(flows, _opposed), 0.12), _typical(flows, _followed)
     steady = (1 - handheld) * moving
     lateral = steady * (1 - radial)
@@ -146,14 +147,21 @@ def _growth(flow: Flow) -> float:
     return abs(flow.growth) * radius / max(float(np.linalg.norm(flow.shift)), _NOISE)
 
 
+def _isotropy(flow: Flow) -> float:
+    """How alike rows and columns grow: 1 where they do, 0 where one of them shrinks or stays."""
+    growths = ((flow.velocities - flow.shift) * flow.places).sum(axis=0) / np.maximum((flow.places**2).sum(axis=0), 1e-9)
+    less, more = sorted(abs(growths))
+    return float(less / max(more, 1e-9)) if growths[0] * growths[1] > 0 else 0.0
+
+
 def _expansion(flow: Flow) -> float:
-    return float((flow.velocities * flow.places).sum() / (flow.places**2).sum())
+    return float((flow.velocities * flow.places).sum() / max((flow.places**2).sum(), 1e-9))
 
 
 def _radial_depth(flow: Flow) -> float:
     """How much the rate of growth differs between points, beside how much it would by noise alone."""
     radius = np.linalg.norm(flow.places, axis=1)
-    far = radius > 0.1
+    far = radius > 0.15  # near the middle the rate is mostly noise
     if far.sum() < 5:
         return 0.0
     out = _directions(flow.places[far])

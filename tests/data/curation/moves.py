@@ -91,7 +91,7 @@ def film(motion: str, seed: int) -> np.ndarray:
     """Frames (f, h, w, 3) of a camera motion."""
     rng = np.random.default_rng([seed, MOTIONS.index(motion)])
     cards = room(rng, motion)
-    speed, sign = rng.uniform(0.5, 1.0), 1 if motion.endswith(("right", "up", "in")) else -1
+    speed, sign = rng.uniform(0.3, 1.0), 1 if motion.endswith(("right", "up", "in")) else -1
     tremble = rng.uniform(0.006, 0.012) if motion == "handheld shot" else rng.uniform(0, 0.0006)
     yaws, pitches = trembling(rng, tremble), trembling(rng, tremble)
     side = rng.choice([-1, 1])
