@@ -90,7 +90,7 @@ def likelihoods(flows: Sequence[Flow], fps: float) -> dict[str, float]:
         "arc shot": lateral * arc,
         "tracking shot": lateral * (1 - arc) * tracking,
     }
-    inwards, deep = _share([_expansion(flow) for flow in flows]), _rises(_typical(flows, _radial_depth), 0.16, 4)
+    inwards, deep = _share([_expansion(flow) for flow in flows]), _rises(_typical(flows, _radial_depth), 0.19, 4)
     for name, part in (("zoom", 1 - deep), ("push", deep)):
         found["zoom in" if name == "zoom" else "push in"] = steady * radial * part * inwards
         found["zoom out" if name == "zoom" else "pull out"] = steady * radial * part * (1 - inwards)
