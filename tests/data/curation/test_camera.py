@@ -14,7 +14,9 @@ from moviegen_core.prompts import PRETRAINING_CAMERA_MOTIONS
 from moviegen_data.curation import Clip, Media
 from moviegen_data.curation.camera import flow_of, likelihoods
 from moviegen_data.curation.stages.camera import CameraClassifier, CameraMotion, CameraPrediction, GeometricCamera
+from moviegen_data.curation.stages.perceptual_hash import PerceptualHash
 from moviegen_data.curation.tracks import Window, follow
+from moviegen_data.faults import SampleError
 
 cv2 = pytest.importorskip("cv2", reason="the extra `curation` is not installed")
 
@@ -169,3 +171,17 @@ def test_real_films(media, name, motion):
     """What a person sees in them: people who move before a ground that rests, or that shakes as a whole."""
     found = CameraMotion().apply(Clip(key=name, source=name, start_s=0.0, end_s=4.0), Media(media / "video" / name))
     assert found.annotations["camera_motion"] == motion
+
+
+@pytest.mark.media
+@pytest.mark.parametrize(
+    "name", ["one_frame.mp4", "rotated_90.mp4", "variable_frame_rate.mp4", "odd_321x241.mp4", "alpha_vp9.webm", "audio_only.mp4"]
+)
+def test_hostile_files_are_judged_or_dropped(media, name):
+    clip, medium = Clip(key="a", source=name), Media(media / "hostile" / name)
+    for stage in (CameraMotion(), PerceptualHash()):
+        if name == "audio_only.mp4":
+            with pytest.raises(SampleError):
+                stage.apply(clip, medium)
+        else:
+            assert stage.apply(clip, medium).drop is None

@@ -3,6 +3,7 @@
 import io
 import pickle
 import random
+import sys
 import warnings
 
 import numpy as np
@@ -180,6 +181,12 @@ def test_black_is_black(tmp_path):
         Image.fromarray(noise + np.uint8(level)).save(tmp_path / f"{name}.png")
     found = [PerceptualHash().apply(Clip(key=name, source=f"{name}.png"), Media(tmp_path / f"{name}.png")) for name in "ab"]
     assert kept(Duplicates(vector="perceptual_hash").apply(found)) == {"a"}
+
+
+def test_an_absent_library_is_told_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(UsageError, match=r"moviegen\[curation\]"):
+        Duplicates().apply(crowd(2))
 
 
 class Network(torch.nn.Module):
