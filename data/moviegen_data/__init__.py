@@ -51,14 +51,25 @@ def moviegen_components() -> Iterable[Component]:
 def moviegen_curation_stages() -> Iterable[CurationStage]:
     """The stages of curation, by name (3.2.1, B.1)."""
     stages = "moviegen_data.curation.stages"
+    yield CurationStage(f"{stages}.aspect.AspectMix", "drops the fewest clips that leave a mix of landscape and portrait (3.2.1)")
+    yield CurationStage(f"{stages}.camera.CameraMotion", "names the camera motion by geometry where it is certain (B.2)")
+    yield CurationStage(f"{stages}.concept_embedding.ConceptEmbedding", "embeds what a clip is about by a CLIP-type model (3.2.1)")
+    yield CurationStage(f"{stages}.concepts.ConceptResampling", "thins dominant concepts by 1 / sqrt(size) (3.2.1, Table 39)")
+    yield CurationStage(f"{stages}.copy_embedding.CopyEmbedding", "embeds what a clip looks like by a copy-detection network (3.2.1)")
+    yield CurationStage(f"{stages}.duplicates.Duplicates", "keeps the best of the clips that look alike (3.2.1, Table 39)")
     yield CurationStage(f"{stages}.duration.Duration", "drops clips that are too short or too long")
+    yield CurationStage(f"{stages}.endpoint_captions.EndpointCaptions", "captions by a model behind a chat endpoint (3.2.1)")
     yield CurationStage("moviegen_data.curation.stage.Function", "a typed function of yours as a stage")
     yield CurationStage(f"{stages}.jitter.Jitter", "drops clips that shot detection breaks into many shots")
+    yield CurationStage(f"{stages}.model_captions.ModelCaptions", "captions by a vision-language model from a folder (3.2.1)")
     yield CurationStage(f"{stages}.motion.Motion", "drops clips with too little or too much motion")
+    yield CurationStage(f"{stages}.perceptual_hash.PerceptualHash", "embeds what a clip looks like by the signs of its low frequencies")
     yield CurationStage(f"{stages}.probe.Probe", "fills in facts about media; drops what would cost too much to decode")
     yield CurationStage(f"{stages}.resolution.Resolution", "drops small videos and pictures")
     yield CurationStage(f"{stages}.scenes.Scenes", "finds scenes and takes clips from within them")
+    yield CurationStage(f"{stages}.captions.SidecarCaptions", "takes captions from files beside the media")
     yield CurationStage(f"{stages}.static.Static", "drops static videos and slideshows")
+    yield CurationStage(f"{stages}.captions.TemplateCaptions", "puts annotations into a sentence")
 
 
 @hookimpl

@@ -53,7 +53,7 @@ def read_captions(source: str, folder: Path, media: list[Path], *, column: str |
             "give a csv, json or jsonl file, or `sidecar` for NAME.txt beside each medium",
         )
     captions, inside = Captions(), {medium.resolve() for medium in media}
-    for name, record in _records(path, column):
+    for name, record in caption_records(path, column=column):
         places = [(folder / name).resolve(), (path.parent / name).resolve()]
         found = next((place for place in places if place in inside), None)
         if found is not None:
@@ -66,7 +66,12 @@ def read_captions(source: str, folder: Path, media: list[Path], *, column: str |
     return captions
 
 
-def _records(path: Path, column: str | None) -> list[tuple[str, dict[str, Any]]]:
+def caption_records(path: Path, *, column: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """The file names of a caption file, each with its record, which has `caption` and whatever else the file says.
+
+    Raises:
+        UsageError: the file is of an unknown kind, or without the columns.
+    """
     text, kind = path.read_text(encoding="utf-8-sig"), path.suffix.lower()
     if kind not in (".csv", ".json", ".jsonl"):
         raise UsageError(f"the captions {path} were given", "captions come in csv, json and jsonl files", "write them as one of these")
