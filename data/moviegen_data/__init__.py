@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from moviegen_core import Command, Component, hookimpl
+from moviegen_core import Command, Component, CurationStage, hookimpl
 
 _PUBLIC = {
     "AudioData": "audio_data",
@@ -52,6 +52,18 @@ def moviegen_commands() -> Iterable[Command]:
     """Making shards, and looking at them."""
     yield Command("data", "pack", "moviegen_data.pack:pack", "pack a folder of media and captions into shards")
     yield Command("data", "inspect", "moviegen_data.inspect:inspect", "what shards hold, what is bad, which batches come of them")
+
+
+@hookimpl
+def moviegen_curation_stages() -> Iterable[CurationStage]:
+    """The stages of curation, in alphabetical order."""
+    stages = "moviegen_data.curation.stages"
+    yield CurationStage(f"{stages}.quality.Aesthetics", "LAION's aesthetic score of the middle frame (Table 39)")
+    yield CurationStage(f"{stages}.borders.Borders", "no letterbox, pillarbox, plain frame or blurred fill (Table 39)")
+    yield CurationStage(f"{stages}.quality.ClassicalQuality", "sharpness, contrast, brightness and clipping, without a model")
+    yield CurationStage(f"{stages}.faces.Faces", "one face, of the same person, in the whole clip; reference frames (4.2.1)")
+    yield CurationStage(f"{stages}.text.NoText", "no readable text, by OCR (Table 39)")
+    yield CurationStage(f"{stages}.sound.Sound", "presence, loudness and silence of the sound (6.2)")
 
 
 def __getattr__(name: str) -> Any:
