@@ -93,7 +93,7 @@ def head_layers(path: str, *, width: int) -> list[tuple[Tensor, Tensor | None]]:
 
 
 def _tower(path: str) -> nn.Module:
-    from transformers import CLIPVisionModelWithProjection
+    from transformers import AutoConfig, CLIPVisionModelWithProjection
 
     folder = Path(path).expanduser()
     if not (folder / "config.json").is_file():
@@ -103,8 +103,13 @@ def _tower(path: str) -> nn.Module:
             "run `hf download openai/clip-vit-large-patch14 --local-dir FOLDER` and give the folder, or take the stage ClassicalQuality",
         )
     try:
-        network, report = CLIPVisionModelWithProjection.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        vision = getattr(config, "vision_config", config)
+        vision.projection_dim = config.projection_dim  # of a whole model, its own
+        network, report = CLIPVisionModelWithProjection.from_pretrained(
+            str(folder), config=vision, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UsageError(f"the CLIP model {path} was given", f"it cannot be read ({first})", "copy or download it again") from error
     if missing := sorted(report["missing_keys"]):

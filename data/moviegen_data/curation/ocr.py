@@ -37,7 +37,7 @@ class WordReader:
     """Detects and recognises words; the models are loaded at the first picture.
 
     The package's own call gives the recogniser's score alone, so its parts are called here one after another: the detector's network and
-    its boxes with their scores, the cutting of boxes, and the recogniser.
+    its boxes with their scores, the cutting of boxes, and the recogniser. Upside-down lines are not turned.
 
     Args:
         num_threads: threads of the networks.
@@ -91,4 +91,5 @@ class WordReader:
         cores = os.cpu_count() or 1
         if not 1 <= self.num_threads <= cores:  # the package would take all cores, and say nothing
             raise UsageError(f"num_threads={self.num_threads} was given", f"this machine has {cores} cores", f"give 1 to {cores}")
-        return RapidOCR(intra_op_num_threads=self.num_threads, inter_op_num_threads=1)
+        # Small pictures are read as they are; enlarged, they cost tenfold, and words are seen in every texture.
+        return RapidOCR(det_limit_type="max", intra_op_num_threads=self.num_threads, inter_op_num_threads=1)

@@ -22,7 +22,7 @@ def film(num_frames, height, width, *, seed=0, bright=(30, 220)):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(*bright, (height // 8 + 2, (width + 40) // 8 + 2, 3), dtype=np.uint8)
     ground = Image.fromarray(coarse).resize((width + 40, height), Image.Resampling.BICUBIC)
-    fine = rng.integers(-12, 13, (height, width + 40, 1))
+    fine = rng.integers(-4, 5, (height, width + 40, 1))
     ground = np.clip(np.asarray(ground).astype(np.int16) + fine, 0, 255).astype(np.uint8)
     return np.stack([ground[:, 3 * index : 3 * index + width] for index in range(num_frames)])
 
@@ -40,10 +40,16 @@ def filmed(path, frames, fps=4.0):
     return Media(path)
 
 
-@pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize(
-    "sides",
-    [(0, 24, 0, 24), (40, 0, 40, 0), (0, 6, 0, 0), (0, 0, 17, 0), (12, 20, 30, 8), (90, 50, 60, 40)],
+    ("sides", "colour"),
+    [
+        ((0, 24, 0, 24), "black"),
+        ((40, 0, 40, 0), "black"),
+        ((0, 6, 0, 0), "white"),
+        ((0, 0, 17, 0), "blue"),
+        ((12, 20, 30, 8), "white"),
+        ((90, 50, 60, 40), "blue"),
+    ],
     ids=["letterbox", "pillarbox", "thin top", "right", "all around", "small film"],
 )
 def test_a_plain_border_is_found_where_it_is(tmp_path, sides, colour):
@@ -103,7 +109,7 @@ NO_BORDERS = {
     "a shape that moves along the edge": shapes([(40, 30 * index) for index in range(6)]),
     "a shape that stands still": shapes([(40, 60)] * 6, size=90),
     "a sky that shades": horizon(),
-    "dark sides": np.where(np.arange(240)[None, None, :, None] % 200 < 40, film(6, 180, 240) // 8, film(6, 180, 240)),
+    "a dark doorway": np.where(np.arange(240)[None, None, :, None] < 40, film(6, 180, 240) // 8, film(6, 180, 240)),
 }
 
 

@@ -19,9 +19,10 @@ _STRAY = 0.02  # of a plain line's pixels may be odd: noise, ringing of the code
 _SOFT_LINES = 3  # over which a scaled edge is spread
 _EDGE_LOOKS = 0.25  # of the looks must show a border's edge; in the others the film may be as dark as its border
 _LEAST_FILM = 0.3  # of width and height
+_LEAST_TEXTURE = 0.005  # of a film's pixels differ from their neighbours by half a step; a plain shape's do not
 _MOST_LOOKS = 8
 # A film is sharper than the fill beside it, and the seam is steeper than either.
-_FILL_SHARPNESS, _SEAM_STEEPNESS, _LEAST_FILL = 0.5, 3.0, 0.06
+_FILL_SHARPNESS, _SEAM_STEEPNESS, _LEAST_FILL = 0.5, 2.5, 0.06
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def plain_borders(pictures: Int16[np.ndarray, "n h w 3"], *, edge_share: float =
         top, bottom = _scan(inner, edge_share), _scan(inner[:, ::-1], edge_share)
         inner = pictures[:, top : height - bottom].swapaxes(1, 2)
         sides = Sides(_scan(inner, edge_share), top, _scan(inner[:, ::-1], edge_share), bottom)
-    return sides if sides != Sides() else _surrounding(pictures, edge_share)
+    sides = sides if sides != Sides() else _surrounding(pictures, edge_share)
+    return sides if sides == Sides() or _is_film(pictures, sides) else Sides()
 
 
 def blurred_borders(pictures: Int16[np.ndarray, "n h w 3"]) -> Sides:
@@ -157,17 +159,21 @@ def _density(row: np.ndarray, least_span: float) -> float:
 
 
 def _surrounding(pictures: Int16[np.ndarray, "n h w 3"], edge_share: float) -> Sides:
-    """Borders on all four sides, so wide that no edge spans half of the picture. What they surround must be a film, not a plain shape."""
-    height, width = pictures.shape[1:3]
+    """Borders on all four sides, so wide that no edge spans half of the picture."""
     spans = (_LEAST_FILM, 0.5)
     turned = pictures.swapaxes(1, 2)
     sides = Sides(*(_scan(some, edge_share, spans=spans) for some in (turned, pictures, turned[:, ::-1], pictures[:, ::-1])))
-    if not all(astuple(sides)):
-        return Sides()
+    return sides if all(astuple(sides)) else Sides()
+
+
+def _is_film(pictures: Int16[np.ndarray, "n h w 3"], sides: Sides) -> bool:
+    """Whether what borders surround is large enough and has some texture in some look, unlike a plain shape on a plain ground."""
+    height, width = pictures.shape[1:3]
     film = pictures[:, sides.top + 2 : height - sides.bottom - 2, sides.left + 2 : width - sides.right - 2]
-    small = min(film.shape[1:3]) < 8 or film.shape[1] < _LEAST_FILM * height or film.shape[2] < _LEAST_FILM * width
-    textured = not small and (np.abs(np.diff(film, axis=2)).max(3) > _STEP // 2).mean() > _STRAY
-    return sides if textured else Sides()
+    if film.shape[1] < _LEAST_FILM * height - 4 or film.shape[2] < _LEAST_FILM * width - 4 or min(film.shape[1:3]) < 4:
+        return False
+    differences = np.abs(np.diff(film, axis=2)).max(3) > _STEP // 2
+    return bool(differences.mean((1, 2)).max() > _LEAST_TEXTURE)
 
 
 def _seam(pictures: Int16[np.ndarray, "n h w 3"]) -> int:

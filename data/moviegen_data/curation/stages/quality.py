@@ -99,7 +99,7 @@ class ClassicalQuality(ClipStage):
     ) -> None:
         require_at_least(1, num_frames=num_frames)
         shares = (min_contrast, min_brightness, max_brightness, max_clipped)
-        if not all(0.0 <= share <= 1.0 for share in shares) or min_sharpness < 0.0 or min_brightness > max_brightness:
+        if not all(0.0 <= share <= 1.0 for share in shares) or not min_sharpness >= 0.0 or min_brightness > max_brightness:
             given = f"limits of contrast, brightness and clipping of {shares} and of sharpness of {min_sharpness} were given"
             raise UsageError(given, "they are 0 to 1, that of sharpness 0 or more", "correct them")
         self.limits = {

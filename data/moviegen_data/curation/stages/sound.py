@@ -20,14 +20,14 @@ class Sound(ClipStage):
     Args:
         require: whether clips without a track are dropped, for sets that sound is learnt from.
         max_silence: share of silence above which a clip that has a track is dropped, 0 to 1. The paper drops videos where silence is the
-            dominant class (6.2.2), here half of the time. 1 drops none.
+            dominant class of what is heard (6.2.2). A dog that barks now and then is silent for 60% of the time. 1 drops none.
         min_loudness_lufs: least loudness of a clip that has a track; any unless given.
 
     Raises:
         UsageError: a number is out of range.
     """
 
-    def __init__(self, *, require: bool = True, max_silence: float = 0.5, min_loudness_lufs: float | None = None) -> None:
+    def __init__(self, *, require: bool = True, max_silence: float = 0.8, min_loudness_lufs: float | None = None) -> None:
         if not 0.0 <= max_silence <= 1.0 or (min_loudness_lufs is not None and not -120.0 <= min_loudness_lufs <= 0.0):
             given = f"max_silence={max_silence} and min_loudness_lufs={min_loudness_lufs} were given"
             raise UsageError(given, "silence is a share of 0 to 1, and loudness -120 to 0 LUFS", "give e.g. 0.5 and -50")
