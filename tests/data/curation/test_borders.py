@@ -12,6 +12,7 @@ from moviegen_core.media.video import write_video
 from moviegen_data.curation import Clip, Media
 from moviegen_data.curation.looks import looks
 from moviegen_data.curation.stages.borders import Borders, Sides, blurred_borders, plain_borders
+from moviegen_data.faults import SampleError
 
 CLIP = Clip(key="a", source="a.mp4")
 COLOURS = {"black": (0, 0, 0), "white": (255, 255, 255), "blue": (20, 60, 200)}
@@ -156,6 +157,31 @@ def test_a_wrong_share_is_refused():
     for wrong in ({"min_share": 0.0}, {"min_share": 0.5}, {"edge_share": 1.5}, {"min_share": float("nan")}):
         with pytest.raises(UsageError, match="less than half"):
             Borders(**wrong)
+
+
+HOSTILE = {
+    "alpha_vp9.webm": "",
+    "one_frame.mp4": "",
+    "odd_321x241.mp4": "",
+    "rotated_90.mp4": "",
+    "ten_bit_yuv420p10.mp4": "",
+    "variable_frame_rate.mp4": "",
+    "audio_only.mp4": "no video stream",
+    "text_renamed.mp4": "cannot be opened",
+    "truncated_no_index.mp4": "cannot be opened",
+    "zero_byte.mp4": "cannot be opened",
+}
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_judged_or_refused(media, name):
+    medium = Media(media / "hostile" / name)
+    if HOSTILE[name]:
+        with pytest.raises(SampleError, match=HOSTILE[name]):
+            Borders().apply(CLIP, medium)
+    else:
+        assert 0.0 <= Borders().apply(CLIP, medium).scores["border"] < 0.5
 
 
 # By eye: letterbox, pillarbox, pillarbox; `line_art` and `nasa` are shapes and lights on black.

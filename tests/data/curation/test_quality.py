@@ -145,3 +145,12 @@ def test_blur_flatness_and_exposure_drop(tmp_path):
         ClassicalQuality(max_clipped=2.0)
     with pytest.raises(UsageError, match="0 or more"):
         ClassicalQuality(min_sharpness=float("nan"))
+
+
+@pytest.mark.slow
+@pytest.mark.media
+def test_real_clips_pass_but_graphics_and_darkness(media):
+    stage = ClassicalQuality()
+    found = {path.name: stage.apply(CLIP, Media(path)).drop for path in sorted((media / "video").iterdir())}
+    dropped = {name: drop.reason for name, drop in found.items() if drop}
+    assert dropped == {"line_art_1200x1200_60fps.mp4": "high clipped", "nasa_320x180_two_video_streams.mp4": "low brightness"}

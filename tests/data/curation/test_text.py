@@ -53,6 +53,8 @@ def test_both_scores_of_a_word_are_those_of_the_engine(reader):
     # The engine tells no detection score, but drops a box by it: so it lies between these two.
     assert reader._engine(image, box_thresh=word.detection + 0.01, **whole)[0] is None
     reader._engine.text_det.postprocess_op.box_thresh = 0.5
+    for part in (reader._engine.text_det.infer, reader._engine.text_rec.session):
+        assert part.session.get_session_options().intra_op_num_threads == 1
 
 
 def test_a_clip_with_a_word_is_dropped_and_the_word_told(reader, tmp_path):
@@ -73,6 +75,9 @@ def test_a_clip_with_a_word_is_dropped_and_the_word_told(reader, tmp_path):
     lenient = NoText(max_score=1.0)
     lenient._reader = reader
     assert lenient.apply(CLIP, media).drop is None
+    longer = NoText(min_characters=11)
+    longer._reader = reader
+    assert longer.apply(CLIP, media).scores["text"] == 0.0
     assert pickle.loads(pickle.dumps(stage))._reader.num_threads == 1  # the networks stay behind
 
 
@@ -100,6 +105,13 @@ def test_more_is_looked_at_where_the_picture_changes():
     chosen = adaptive(frames, 6)
     assert sum(9 < index < 15 for index in chosen) >= 4
     assert chosen == sorted(set(chosen))
+
+
+def test_a_small_title_counts_as_much_as_a_large_one():
+    frames = np.full((40, 64, 64, 3), 20, np.uint8)
+    frames[17:19, 40:46, 20:44] = 200
+    frames[30:] = 21
+    assert {17, 18} & set(adaptive(frames, 5))
 
 
 def test_settings_are_checked_and_the_extra_named(monkeypatch):
