@@ -195,16 +195,17 @@ def test_precision_and_recall_on_real_clips(media):
     for path in sorted((media / "video").iterdir()):
         medium = Media(path)
         found[path.name] = Borders().apply(CLIP, medium)
+        print(path.name, found[path.name].drop, found[path.name].annotations, flush=True)
         pictures = looks(CLIP, medium)[0][::6].astype(np.int16)
         if path.name in BORDERED:
             continue
         height, width = pictures.shape[1:3]
-        for number, colour in enumerate(COLOURS.values()):
-            margin = max(3, height * (number + 1) // 50)
-            ground = np.full_like(pictures, 0) + np.array(colour, np.int16)
-            ground[:, margin:-margin] = pictures[:, margin:-margin]
-            sides = plain_borders(ground)
-            rendered[path.name, number] = abs(sides.top - margin) <= 1 and abs(sides.bottom - margin) <= 1
+        number = len(rendered) % len(COLOURS)
+        margin = max(3, height * (number + 1) // 50)
+        ground = np.zeros_like(pictures) + np.array(list(COLOURS.values())[number], np.int16)
+        ground[:, margin:-margin] = pictures[:, margin:-margin]
+        sides = plain_borders(ground)
+        rendered[path.name, "plain"] = abs(sides.top - margin) <= 1 and abs(sides.bottom - margin) <= 1
         column = pictures[:, :, : max(32, height * 9 // 16)].astype(np.uint8)
         wide = blurred(column, column.shape[1] * 2).astype(np.int16)
         rendered[path.name, "blurred"] = abs(blurred_borders(wide).left - column.shape[1] // 2) <= 2
