@@ -80,6 +80,18 @@ def moviegen_commands() -> Iterable[Command]:
     yield Command("data", "inspect", "moviegen_data.inspect:inspect", "what shards hold, what is bad, which batches come of them")
 
 
+@hookimpl
+def moviegen_curation_stages() -> Iterable[CurationStage]:
+    """The stages of curation, in alphabetical order."""
+    stages = "moviegen_data.curation.stages"
+    yield CurationStage(f"{stages}.quality.Aesthetics", "LAION's aesthetic score of the middle frame (Table 39)")
+    yield CurationStage(f"{stages}.borders.Borders", "no letterbox, pillarbox, plain frame or blurred fill (Table 39)")
+    yield CurationStage(f"{stages}.quality.ClassicalQuality", "sharpness, contrast, brightness and clipping, without a model")
+    yield CurationStage(f"{stages}.faces.Faces", "one face, of the same person, in the whole clip; reference frames (4.2.1)")
+    yield CurationStage(f"{stages}.text.NoText", "no readable text, by OCR (Table 39)")
+    yield CurationStage(f"{stages}.sound.Sound", "presence, loudness and silence of the sound (6.2)")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

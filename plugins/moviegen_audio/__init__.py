@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from moviegen_core import Component, hookimpl
+from moviegen_core import Component, CurationStage, hookimpl
 
 _PUBLIC = {
     "AudioCaption": "captions",
@@ -35,6 +35,7 @@ _PUBLIC = {
     "SoundDiscriminator": "discriminator",
     "SoundLossWeights": "loss",
     "SoundMetrics": "metrics",
+    "SoundTags": "curation",
     "StftDistance": "spectral",
     "SyntheticSounds": "synthetic",
     "VideoFrames": "conditioners",
@@ -63,6 +64,12 @@ def moviegen_components() -> Iterable[Component]:
     yield Component("sampler", f"{__name__}.MultiDiffusion", "long samples, all segments side by side (6.1.5)")
     yield Component("sampler", f"{__name__}.SegmentAutoregressive", "long samples, one segment after another (6.1.5)")
     yield Component("sampler", f"{__name__}.SegmentBeamSearch", "long samples, the best of several beginnings (6.1.5)")
+
+
+@hookimpl
+def moviegen_curation_stages() -> Iterable[CurationStage]:
+    """What is heard in clips."""
+    yield CurationStage(f"{__name__}.SoundTags", "tags of what is heard; drops clips where silence dominates (6.2.1)")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,131 @@
+"""LAION's aesthetic predictor: linear layers on the normalised image embedding of CLIP."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from moviegen_core.errors import UsageError
+from moviegen_core.weights.reading import load_state_dict
+
+# What CLIP's images are normalised by where the folder does not say.
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class AestheticPredictor:
+    """Scores pictures.
+
+    Args:
+        clip_path: folder of a CLIP model.
+        head_path: file of the head's linear layers.
+        device: where it runs; a GPU where there is one unless given.
+
+    Raises:
+        UsageError: a path is absent, a file is damaged, or the head does not fit the model.
+    """
+
+    def __init__(self, *, clip_path: str, head_path: str, device: str | None = None) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.tower = _tower(clip_path).to(self.device)
+        self.layers = head_layers(head_path, width=self.tower.config.projection_dim)
+        self.mean, self.std = _statistics(Path(clip_path).expanduser())
+
+    @torch.inference_mode()
+    def score(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[float]:
+        """Aesthetic scores, about 1 to 10."""
+        images = torch.stack([self.prepare(picture) for picture in pictures]).to(self.device)
+        values = F.normalize(self.tower(pixel_values=images).image_embeds.float(), dim=-1).cpu()
+        for weight, bias in self.layers:
+            values = F.linear(values, weight, bias)
+        return values[:, 0].tolist()
+
+    def prepare(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 p p"]:
+        """An image as CLIP knows it: the shorter side resized (bicubic), the middle cut out, normalised."""
+        size, (height, width) = self.tower.config.image_size, picture.shape[:2]
+        scale = size / min(height, width)
+        resized = (max(size, round(height * scale)), max(size, round(width * scale)))
+        image = torch.from_numpy(picture.copy()).movedim(-1, 0)[None].float() / 255.0
+        image = F.interpolate(image, size=resized, mode="bicubic", antialias=True).clamp(0.0, 1.0)[0]
+        top, left = (resized[0] - size) // 2, (resized[1] - size) // 2
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (image[:, top : top + size, left : left + size] - mean) / std
+
+
+def head_layers(path: str, *, width: int) -> list[tuple[Tensor, Tensor | None]]:
+    """Weights and biases of a head's linear layers in their order.
+
+    LAION's heads have no activations between their layers, and dropout that is off; so all there is are the layers.
+
+    Args:
+        path: the file.
+        width: that of the embedding.
+
+    Raises:
+        UsageError: there is no such file, it is damaged, or its layers do not lead from the embedding to one number.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UsageError(
+            f"the aesthetic head {path} was given",
+            "there is no such file",
+            "download LAION's `sac+logos+ava1-l14-linearMSE.pth` or `sa_0_4_vit_l_14_linear.pth` and give its path, "
+            "or take the stage ClassicalQuality, which needs none",
+        )
+    state = load_state_dict(file)
+    names = sorted((name for name in state if name.endswith("weight")), key=_layer_number)
+    layers = [(state[name].float(), state.get(name.removesuffix("weight") + "bias")) for name in names]
+    widths = [width, *(weight.shape[0] for weight, _ in layers if weight.ndim == 2)]
+    fits = layers and all(weight.ndim == 2 and weight.shape[1] == before for (weight, _), before in zip(layers, widths))
+    if not fits or widths[-1] != 1:
+        raise UsageError(
+            f"the aesthetic head {path} was given for embeddings of width {width}",
+            f"its layers have the shapes {_shapes(state)}",
+            "give linear layers that lead from the embedding's width to 1, and the CLIP model that they were trained on",
+        )
+    return [(weight, None if bias is None else bias.float()) for weight, bias in layers]
+
+
+def _tower(path: str) -> nn.Module:
+    from transformers import AutoConfig, CLIPVisionModelWithProjection
+
+    folder = Path(path).expanduser()
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"the folder {path} was given for the CLIP model of aesthetic scores",
+            "it holds no config.json" if folder.is_dir() else "there is no such folder",
+            "run `hf download openai/clip-vit-large-patch14 --local-dir FOLDER` and give the folder, or take the stage ClassicalQuality",
+        )
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        vision = getattr(config, "vision_config", config)
+        vision.projection_dim = config.projection_dim  # of a whole model, its own
+        network, report = CLIPVisionModelWithProjection.from_pretrained(
+            str(folder), config=vision, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"the CLIP model {path} was given", f"it cannot be read ({first})", "copy or download it again") from error
+    if missing := sorted(report["missing_keys"]):
+        raise UsageError(f"the CLIP model {path} was given", f"its files lack {missing[0]!r} and so on", "give a whole CLIP model")
+    return network.eval().requires_grad_(False)
+
+
+def _statistics(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
+    file = folder / "preprocessor_config.json"
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return told.get("image_mean", _MEAN), told.get("image_std", _STD)
+
+
+def _layer_number(name: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", name))
+
+
+def _shapes(state: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(value.shape)}" for name, value in list(state.items())[:4]) or "none"
