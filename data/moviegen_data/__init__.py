@@ -51,23 +51,29 @@ def moviegen_components() -> Iterable[Component]:
 def moviegen_curation_stages() -> Iterable[CurationStage]:
     """The stages of curation, by name (3.2.1, B.1)."""
     stages = "moviegen_data.curation.stages"
+    yield CurationStage(f"{stages}.quality.Aesthetics", "LAION's aesthetic score of the middle frame (Table 39)")
     yield CurationStage(f"{stages}.aspect.AspectMix", "drops the fewest clips that leave a mix of landscape and portrait (3.2.1)")
+    yield CurationStage(f"{stages}.borders.Borders", "no letterbox, pillarbox, plain frame or blurred fill (Table 39)")
     yield CurationStage(f"{stages}.camera.CameraMotion", "names the camera motion by geometry where it is certain (B.2)")
+    yield CurationStage(f"{stages}.quality.ClassicalQuality", "sharpness, contrast, brightness and clipping, without a model")
     yield CurationStage(f"{stages}.concept_embedding.ConceptEmbedding", "embeds what a clip is about by a CLIP-type model (3.2.1)")
     yield CurationStage(f"{stages}.concepts.ConceptResampling", "thins dominant concepts by 1 / sqrt(size) (3.2.1, Table 39)")
     yield CurationStage(f"{stages}.copy_embedding.CopyEmbedding", "embeds what a clip looks like by a copy-detection network (3.2.1)")
     yield CurationStage(f"{stages}.duplicates.Duplicates", "keeps the best of the clips that look alike (3.2.1, Table 39)")
     yield CurationStage(f"{stages}.duration.Duration", "drops clips that are too short or too long")
     yield CurationStage(f"{stages}.endpoint_captions.EndpointCaptions", "captions by a model behind a chat endpoint (3.2.1)")
+    yield CurationStage(f"{stages}.faces.Faces", "one face, of the same person, in the whole clip; reference frames (4.2.1)")
     yield CurationStage("moviegen_data.curation.stage.Function", "a typed function of yours as a stage")
     yield CurationStage(f"{stages}.jitter.Jitter", "drops clips that shot detection breaks into many shots")
     yield CurationStage(f"{stages}.model_captions.ModelCaptions", "captions by a vision-language model from a folder (3.2.1)")
     yield CurationStage(f"{stages}.motion.Motion", "drops clips with too little or too much motion")
+    yield CurationStage(f"{stages}.text.NoText", "no readable text, by OCR (Table 39)")
     yield CurationStage(f"{stages}.perceptual_hash.PerceptualHash", "embeds what a clip looks like by the signs of its low frequencies")
     yield CurationStage(f"{stages}.probe.Probe", "fills in facts about media; drops what would cost too much to decode")
     yield CurationStage(f"{stages}.resolution.Resolution", "drops small videos and pictures")
     yield CurationStage(f"{stages}.scenes.Scenes", "finds scenes and takes clips from within them")
     yield CurationStage(f"{stages}.captions.SidecarCaptions", "takes captions from files beside the media")
+    yield CurationStage(f"{stages}.sound.Sound", "presence, loudness and silence of the sound (6.2)")
     yield CurationStage(f"{stages}.static.Static", "drops static videos and slideshows")
     yield CurationStage(f"{stages}.captions.TemplateCaptions", "puts annotations into a sentence")
 
@@ -78,18 +84,6 @@ def moviegen_commands() -> Iterable[Command]:
     yield Command("data", "pack", "moviegen_data.pack:pack", "pack a folder of media and captions into shards")
     yield Command("data", "curate", "moviegen_data.curation.command:curate", "a folder of raw media becomes shards of clips, and a report")
     yield Command("data", "inspect", "moviegen_data.inspect:inspect", "what shards hold, what is bad, which batches come of them")
-
-
-@hookimpl
-def moviegen_curation_stages() -> Iterable[CurationStage]:
-    """The stages of curation, in alphabetical order."""
-    stages = "moviegen_data.curation.stages"
-    yield CurationStage(f"{stages}.quality.Aesthetics", "LAION's aesthetic score of the middle frame (Table 39)")
-    yield CurationStage(f"{stages}.borders.Borders", "no letterbox, pillarbox, plain frame or blurred fill (Table 39)")
-    yield CurationStage(f"{stages}.quality.ClassicalQuality", "sharpness, contrast, brightness and clipping, without a model")
-    yield CurationStage(f"{stages}.faces.Faces", "one face, of the same person, in the whole clip; reference frames (4.2.1)")
-    yield CurationStage(f"{stages}.text.NoText", "no readable text, by OCR (Table 39)")
-    yield CurationStage(f"{stages}.sound.Sound", "presence, loudness and silence of the sound (6.2)")
 
 
 def __getattr__(name: str) -> Any:

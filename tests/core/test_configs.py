@@ -9,10 +9,12 @@ import yaml
 from moviegen_core.cli import main
 from moviegen_core.presets import compose, core_preset_directory, find_presets, load
 from moviegen_core.sizes import measure
+from moviegen_data.curation.command import read_config
 
 CONFIGS = core_preset_directory().parent
 NAMES = [preset.name for preset in find_presets() if preset.package == "moviegen"]
-RUNNABLE = [name for name in NAMES if "model" in compose([name])]  # the others are only included
+RUNNABLE = [name for name in NAMES if "model" in compose([name])]  # the others are only included, or no training
+CURATION = [name for name in NAMES if "stages" in compose([name])]
 
 
 def printed(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -41,15 +43,28 @@ def test_preset_parses_and_its_printed_config_parses_to_itself(name, capsys, tmp
 def test_file_says_what_it_is_and_composes(path: Path):
     assert path.read_text().startswith("# "), "the first line is the summary that `moviegen presets list` shows"
     config = load(path)
-    unknown = set(config) - {"trainer", "model", "data", "sampler", "seed_everything", "ckpt_path"}
+    unknown = set(config) - {"trainer", "model", "data", "sampler", "seed_everything", "ckpt_path", "stages", "shards"}
     assert not unknown, f"unknown sections {unknown}"
 
 
 def test_fragments_are_included_somewhere():
     included = {Path(item).name for path in CONFIGS.rglob("*.yaml") for item in (yaml.safe_load(path.read_text()) or {}).get("include", [])}
     prediction = {name for name in NAMES if "predict" in Path(name).name}  # the checkpoint they are run with knows its model
-    lonely = [name for name in set(NAMES) - set(RUNNABLE) - prediction if Path(name).name + ".yaml" not in included]
+    lonely = [name for name in set(NAMES) - set(RUNNABLE) - set(CURATION) - prediction if Path(name).name + ".yaml" not in included]
     assert not lonely, f"{lonely} have no model and nobody includes them"
+
+
+@pytest.mark.parametrize("names", [[name] for name in CURATION] + [["curation/high_res", "curation/models"]], ids="+".join)
+def test_stages_of_curation_build(names):
+    stages, _ = read_config(names)
+    assert len(stages) > 2
+
+
+@pytest.mark.parametrize("name", CURATION[:1])
+def test_a_preset_of_curation_is_no_training(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", name])
+    assert "moviegen data curate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

@@ -107,10 +107,9 @@ class Media:
         Raises:
             SampleError: there is no sound, or none that can be decoded.
         """
-        sound = AudioDecoder(audio_hz=audio_hz, channels=channels).decode(self.path)
-        hz = sound.audio_hz
-        stop = None if end_s is None else round(end_s * hz)
-        return sound.audio[:, round(start_s * hz) : stop], hz
+        span = None if end_s is None else end_s - start_s
+        sound = AudioDecoder(audio_hz=audio_hz, channels=channels).decode(self.path, start_s=start_s, duration_s=span)
+        return sound.audio[:, : round(sound.valid_s * sound.audio_hz)], sound.audio_hz
 
     def _read(self, times: tuple[float, ...], max_side: int | None) -> np.ndarray:
         if self.kind == "picture":
