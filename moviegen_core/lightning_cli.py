@@ -79,6 +79,9 @@ class MoviegenCLI(LightningCLI):
         self.command = args[0] if run else None
         names, self.overrides = _split_configs(args[1:] if run else args)
         self.composed = compose(names, self.host)
+        if "stages" in self.composed:
+            given = f"--config {' '.join(names)} was given"
+            raise UsageError(given, "it has stages of curation, not a model", "use it with `moviegen data curate FOLDER OUTPUT`")
         self._complete_config()
         import_named_components(yaml.safe_dump(self.composed) + " ".join(self.overrides), self.host)
         arguments = [self.command] if self.command else []
