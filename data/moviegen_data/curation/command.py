@@ -13,7 +13,7 @@ from moviegen_data.curation.engine import Engine, LocalEngine, Operator, Part
 from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, plan_shards, require_free
 from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
 from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
-from moviegen_data.curation.report import Report, write_report
+from moviegen_data.curation.report import Report, find_dropped, write_report
 from moviegen_data.curation.running import run_set_stage
 from moviegen_data.curation.work import NAME, Load, Results, Work, operators, require_folder
 from moviegen_data.faults import logger
@@ -136,3 +136,26 @@ class _Run:
         for number in range(before.num_parts):  # all again: a part that is there was written by the same comparison
             left = Load(before)(Part(number)).clips
             results.write(number, [made[clip.key] for clip in left], {named.name: tally} if number == 0 else None)
+
+
+def why(output: str, name: str) -> list[dict[str, Any]]:
+    """Tell why clips were left out of a run of `moviegen data curate`.
+
+    Args:
+        output: folder of the run's shards and report.
+        name: part of the name of a clip, or of the medium it is from.
+
+    Raises:
+        UsageError: the folder holds no run, or no clip that was left out has the name.
+    """
+    folder = Path(output).expanduser()
+    if not (folder / "dropped.jsonl").is_file():
+        raise UsageError(f"the folder {output} was given", "it holds no report of curation", "give the output of `moviegen data curate`")
+    found = list(find_dropped(folder, name))
+    if not found:
+        raise UsageError(f"the name {name!r} was given", "no clip that was left out has it", "look for a part of the file's name")
+    for record in found:
+        span = "" if record["end_s"] is None else f" {record['start_s']:g}-{record['end_s']:g} s"
+        told = ", ".join(filter(None, (record["measured"], record["wanted"] and f"wanted {record['wanted']}")))
+        print(f"{record['key']}: {record['source']}{span}: {record['stage']}: {record['reason']}" + (f" ({told})" if told else ""))
+    return found
