@@ -157,7 +157,7 @@ def test_the_command(make_folder, make_config, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "3 media became 4 clips in 2 shards" in out and "1 too dark" in out
     main(["data", "why", str(tmp_path / "out"), "v002"])
-    assert capsys.readouterr().out == "v002: v002.mp4: bright: too dark (10, wanted 40 or more)\n"
+    assert capsys.readouterr().out == "v002: v002.mp4: bright: too dark (14, wanted 40 or more)\n"
     with pytest.raises(SystemExit):
         main(["data", "why", str(tmp_path / "out"), "v001"])
     assert "no clip that was left out has it" in capsys.readouterr().err
