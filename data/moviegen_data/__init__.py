@@ -14,6 +14,7 @@ _PUBLIC = {
     "Bucket": "buckets",
     "ImageMix": "mixing",
     "LatentShardWriter": "latents",
+    "MediaLimits": "limits",
     "PlanSampler": "plan",
     "PromptData": "prompts",
     "SampleDecoder": "decoding",

@@ -13,6 +13,7 @@ from moviegen_data.audio import AudioDecoder, Sound
 from moviegen_data.audio_buckets import AudioBucket
 from moviegen_data.decoding import VIDEOS, ClipPosition, Decoded, SampleDecoder, number_of
 from moviegen_data.faults import SampleError
+from moviegen_data.limits import MediaLimits
 from moviegen_data.loudness import Normalize, gain
 from moviegen_data.reader import Sample
 from moviegen_data.sound import check_sound
@@ -39,6 +40,8 @@ class AudioSampleDecoder(SampleDecoder):
         text: read precomputed text embeddings.
         require_caption: a sample without a caption is a bad sample.
         clip_position: where in a longer sound the chunk starts.
+        num_threads: threads of the video codec.
+        limits: the largest media that are decoded.
     """
 
     def __init__(
@@ -57,9 +60,13 @@ class AudioSampleDecoder(SampleDecoder):
         text: bool = False,
         require_caption: bool = False,
         clip_position: ClipPosition = "random",
+        num_threads: int = 1,
+        limits: MediaLimits | None = None,
     ) -> None:
-        super().__init__(latents=latents, text=text, require_caption=require_caption, clip_position=clip_position)
-        self.sounds = AudioDecoder(audio_hz=audio_hz, channels=audio_channels)
+        super().__init__(
+            latents=latents, text=text, require_caption=require_caption, clip_position=clip_position, num_threads=num_threads, limits=limits
+        )
+        self.sounds = AudioDecoder(audio_hz=audio_hz, channels=audio_channels, limits=self.limits)
         self.audio_hz, self.audio_channels = audio_hz, audio_channels
         self.video, self.visual_features, self.missing_audio = video, visual_features, missing_audio
         self.normalize, self.target_db, self.max_silence, self.hold_last = normalize, target_db, max_silence, hold_last
@@ -68,6 +75,11 @@ class AudioSampleDecoder(SampleDecoder):
         """Frames, rows and columns beside the sounds of a bucket."""
         wanted = self.video and not self.latents and bucket.with_picture
         return (bucket.num_frames, bucket.height, bucket.width) if wanted else None
+
+    def num_bytes(self, sample: Sample, bucket: AudioBucket) -> int:
+        """Bytes that a decoded sample of a bucket takes in a batch."""
+        sound = 0 if self.latents else 4 * self.audio_channels * round(bucket.duration_s * self.audio_hz)
+        return super().num_bytes(sample, bucket) + sound
 
     def has_picture(self, sample: Sample) -> bool:
         """True where a sample brings all that is wanted beside the sound."""
@@ -152,7 +164,7 @@ class AudioSampleDecoder(SampleDecoder):
             raise SampleError("no sound", f"it has {', '.join(sample) or 'nothing'}")
         data = sample[extension]
         if self.max_silence < 1.0 and "silence" not in sample.metadata:
-            self._refuse_silence(check_sound(data)["silence"])
+            self._refuse_silence(check_sound(data, self.limits)["silence"])
         try:
             sound = self.sounds.decode(data, start_s=start_s, duration_s=bucket.duration_s)
         except SampleError as error:

@@ -1,5 +1,6 @@
 """From a sample's bytes to what a batch is made of."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,12 +14,14 @@ from moviegen_data.buckets import Bucket
 from moviegen_data.faults import SampleError
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import decode_picture
+from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import Sample
 from moviegen_data.tensors import latent_header, read_latent, read_text
 from moviegen_data.video import VideoDecoder
 
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
 ClipPosition = Literal["random", "first", "middle"]
+_FLOAT_BYTES = 4
 
 
 @dataclass
@@ -60,6 +63,7 @@ class SampleDecoder:
         clip_position: where in a longer video the clip starts.
         num_threads: threads of the video codec.
         encoded: sizes (`frames`, `height`, `width`) of the clips that latents must have been made from, where their json says it.
+        limits: the largest media that are decoded.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class SampleDecoder:
         clip_position: ClipPosition = "random",
         num_threads: int = 1,
         encoded: Mapping[str, int] | None = None,
+        limits: MediaLimits | None = None,
     ) -> None:
+        self.limits = limits or MediaLimits()
         self.encoded = dict(encoded or {})
         self.latents, self.text = latents, text
         self.fps_prefix, self.camera_prefix, self.require_caption = fps_prefix, camera_prefix, require_caption
@@ -107,6 +113,13 @@ class SampleDecoder:
         """Frames, rows and columns that are decoded for a sample of a bucket; None where no pixels are."""
         return None if self.latents else (bucket.num_frames, bucket.height, bucket.width)
 
+    def num_bytes(self, sample: Sample, bucket: Bucket) -> int:
+        """Bytes that a decoded sample of a bucket takes in a batch; what is small beside pixels, latents and sounds is not counted."""
+        shape = self.pixel_shape(bucket)
+        if self.latents:
+            return sample.size("latent.safetensors") if "latent.safetensors" in sample else 0
+        return 0 if shape is None else 3 * math.prod(shape) * _FLOAT_BYTES
+
     def extras(self, sample: Sample, metadata: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Further tensors of a sample by name; of equal shape in all samples of a batch. None here."""
         return {}
@@ -132,7 +145,7 @@ class SampleDecoder:
             if extension in sample:
                 if bucket.num_frames > 1:
                     raise SampleError("too short", f"a picture, where {bucket.num_frames} frames are wanted")
-                decode_picture(sample[extension], out)
+                decode_picture(sample[extension], out, self.limits)
                 return None
         raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
 
@@ -146,7 +159,7 @@ class SampleDecoder:
     def videos(self) -> VideoDecoder:
         """The decoder of videos, made when it is first used."""
         if self._videos is None:
-            self._videos = VideoDecoder(num_threads=self.num_threads)
+            self._videos = VideoDecoder(num_threads=self.num_threads, limits=self.limits)
         return self._videos
 
     def position(self, seed: tuple[int, ...]) -> float:
@@ -193,7 +206,7 @@ def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | No
         if extension in sample:
             from moviegen_data.image import open_picture
 
-            picture = open_picture(sample[extension])
+            picture = open_picture(sample[extension], videos.limits)
             return picture.height, picture.width, None
     raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
 

@@ -7,6 +7,7 @@ import numpy as np
 from moviegen_data.buckets import Bucket, assign
 from moviegen_data.decoding import geometry
 from moviegen_data.faults import SampleError, Skip
+from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import ShardReader
 from moviegen_data.tensors import latent_header
 from moviegen_data.video import VideoDecoder
@@ -14,12 +15,12 @@ from moviegen_data.video import VideoDecoder
 _HEADER_BYTES = 4096
 
 
-def group_by_bucket(reader: ShardReader, buckets: Sequence[Bucket]) -> list[np.ndarray]:
+def group_by_bucket(reader: ShardReader, buckets: Sequence[Bucket], limits: MediaLimits | None = None) -> list[np.ndarray]:
     """Sample numbers of each bucket; sizes come from the samples' json, or from the media where it does not say.
 
     Samples that fit no bucket are noted in the reader's report.
     """
-    videos = VideoDecoder()
+    videos = VideoDecoder(limits=limits)
     chosen: list[list[int]] = [[] for _ in buckets]
     for number in range(len(reader)):
         try:

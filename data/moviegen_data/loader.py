@@ -3,6 +3,7 @@
 Shapes: b samples, pixels (b, 3, t, h, w), latents (b, c, t, h, w) or (b, c, t), sounds (b, a, s).
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from moviegen_data.plan import BatchPlan, PlanSampler
 from moviegen_data.reader import ShardReader
 
 _MAX_BAD_IN_A_ROW = 256
+_PLAIN = (str, int, float, type(None))
 
 
 @dataclass
@@ -97,6 +99,16 @@ class ShardDataset(Dataset[LoadedBatch]):
         batch = collate(decoded, None if pixels is None else pixels[: len(decoded)]) if decoded else None
         return LoadedBatch(batch, skips)
 
+    def largest_batch_bytes(self) -> int:
+        """Bytes of the largest batch that any plan asks for; a sample of each bucket stands for all of it."""
+        largest = 0
+        for stream, readers, decoder in zip(self.sampler.streams, self.readers, self.decoders, strict=True):
+            for bucket, size, parts in zip(stream.buckets, stream.batch_sizes, stream.parts, strict=True):
+                for part in parts:
+                    sample = readers[part.source][int(part.order.take(0, 1)[0])]
+                    largest = max(largest, size * decoder.num_bytes(sample, bucket))
+        return largest
+
     def _stand_in(
         self, stream: int, candidates: Iterator[tuple[tuple[int, int], int]], bucket: Bucket, out: Tensor | None, skips: list[Skip]
     ) -> Decoded:
@@ -158,6 +170,17 @@ class ShardLoader(DataLoader):
                 yield loaded.batch
         if empty and not handed_out:
             raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report.summary()))
+
+    def identity(self) -> str:
+        """SHA-256 over what decides the batches: shards, plans and decoders' settings. The number of workers is not among them."""
+        digest = hashlib.sha256()
+        for readers, stream, decoder in zip(self.dataset.readers, self.sampler.streams, self.dataset.decoders, strict=True):
+            shards = [(str(path), count) for reader in readers for path, count in zip(reader.paths, reader.counts, strict=True)]
+            settings = {name: value for name, value in vars(decoder).items() if isinstance(value, _PLAIN)}
+            place = (stream.rank, stream.world_size, stream.seed, stream.carry, stream.batch_sizes, list(map(str, stream.buckets)))
+            told = (shards, [reader.num_bytes for reader in readers], place, sorted(settings.items()), type(decoder).__qualname__)
+            digest.update(repr(told).encode())
+        return digest.hexdigest()
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, batches of it that were handed out, and whether those are all that it uses."""

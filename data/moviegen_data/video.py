@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moviegen_data.faults import SampleError
+from moviegen_data.limits import MediaLimits
 from moviegen_data.transforms import Placement, cover, write_pixels
 
-MAX_SIDE_PX = 16384
 _ATTACHED_PICTURE = 0x0400
 
 
@@ -73,10 +73,12 @@ class VideoDecoder:
 
     Args:
         num_threads: threads of the codec; workers do the parallel work, so 1 is best in training.
+        limits: the largest videos that are decoded.
     """
 
-    def __init__(self, *, num_threads: int = 1) -> None:
+    def __init__(self, *, num_threads: int = 1, limits: MediaLimits | None = None) -> None:
         self.num_threads = num_threads
+        self.limits = limits or MediaLimits()
         self._reformatter = VideoReformatter()
 
     def probe(self, source: bytes | str | Path) -> VideoInfo:
@@ -87,7 +89,7 @@ class VideoDecoder:
         """
         with _opened(source) as container:
             stream = self._stream(container)
-            frame = next(_frames(container, stream), None)
+            frame = next(self._frames(container, stream), None)
             if frame is None:
                 raise SampleError("cannot be decoded", f"no frame in its {stream.codec_context.name} stream")
             return _describe(container, stream, frame)
@@ -101,7 +103,7 @@ class VideoDecoder:
         with _opened(source) as container:
             stream = self._stream(container)
             count, first, end = 0, None, 0.0
-            for frame in _frames(container, stream):
+            for frame in self._frames(container, stream):
                 time = frame.time if frame.time is not None else end
                 first, end = time if first is None else first, max(end, time + _shown_for(frame, stream))
                 count += 1
@@ -158,12 +160,24 @@ class VideoDecoder:
         stream = streams[0]
         if stream.codec_context is None:
             raise SampleError("cannot be decoded", "its codec is unknown")
-        if max(stream.width, stream.height) > MAX_SIDE_PX:
-            raise SampleError("too large", f"{stream.width}x{stream.height} px, at most {MAX_SIDE_PX} a side")
+        self.limits.check_size(stream.height, stream.width)
+        # Headers may leave the number out; what they do not say is counted while decoding.
+        self.limits.check_frames(max(stream.frames or 0, 0.5 * (_duration(container, stream) or 0.0) * _rate(stream)))
+        stream.codec_context.options = {"max_pixels": str(self.limits.max_pixels)}  # where a frame is larger than its header says
         if self.num_threads == 1:
             stream.thread_type = "SLICE"
         stream.codec_context.thread_count = self.num_threads
         return stream
+
+    def _frames(self, container: Any, stream: VideoStream) -> Iterator[VideoFrame]:
+        count = 0
+        try:
+            for frame in container.decode(stream):
+                yield frame
+                count += 1
+                self.limits.check_frames(count)
+        except (av.FFmpegError, ValueError) as error:
+            raise SampleError("cannot be decoded", f"{_reason(error)} after {count} frames") from error
 
     def _fill(self, container: Any, stream: VideoStream, out: Tensor, start: float, rate: float, lead: float) -> int:
         origin = float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
@@ -174,7 +188,7 @@ class VideoDecoder:
             except av.FFmpegError as error:
                 raise SampleError("cannot be decoded", f"{_reason(error)} on the way to {start:.2f} s") from error
         shown, held, end, aspect = 0, None, 0.0, _pixel_aspect(stream)
-        for frame in _frames(container, stream):
+        for frame in self._frames(container, stream):
             time = frame.time if frame.time is not None else end
             while held is not None and shown < len(targets) and targets[shown] < time:
                 shown = self._show(held, out, shown, targets, time, aspect)
@@ -199,6 +213,7 @@ class VideoDecoder:
         turned = quarter_turns % 2 == 1
         height, width = out.shape[1:] if not turned else out.shape[:0:-1]
         placement = cover(frame.height, max(1, round(frame.width * aspect)), height, width)
+        self.limits.check_scaled(placement.scaled_height, placement.scaled_width)
         picture = self._reformatter.reformat(
             frame,
             width=placement.scaled_width,
@@ -219,16 +234,6 @@ def _opened(source: bytes | str | Path) -> Any:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
         raise SampleError("cannot be opened", _reason(error)) from error
-
-
-def _frames(container: Any, stream: VideoStream) -> Iterator[VideoFrame]:
-    count = 0
-    try:
-        for frame in container.decode(stream):
-            yield frame
-            count += 1
-    except (av.FFmpegError, ValueError) as error:
-        raise SampleError("cannot be decoded", f"{_reason(error)} after {count} frames") from error
 
 
 def _reason(error: Exception) -> str:
