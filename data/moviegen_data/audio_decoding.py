@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from moviegen_data.audio import EXTENSIONS as SOUNDS
@@ -118,7 +118,7 @@ class AudioSampleDecoder(SampleDecoder):
                 raise
             return self.videos.probe(sample[extension]).duration_s
 
-    def __call__(self, sample: Sample, bucket: AudioBucket, out: Float[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
+    def __call__(self, sample: Sample, bucket: AudioBucket, out: Shaped[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
         """Decode one sample; its pixels go into `out`.
 
         Raises:

@@ -40,9 +40,9 @@ class CacheWriter(BasePredictionWriter):
         """What the parts are made with, as it stands beside them; a set is gone on with only where all of it is the same."""
         raise NotImplementedError(f"{type(self).__name__} must define origin(model)")
 
-    def parts(self, sample: Prediction, batch: Any, row: int) -> dict[str, Any]:
-        """The parts of a sample, `row` of its batch."""
-        raise NotImplementedError(f"{type(self).__name__} must define parts(sample, batch, row)")
+    def parts(self, sample: Prediction, row: int, *, batch: Any, output: Any) -> dict[str, Any]:
+        """The parts of a sample, `row` of its batch and of what the model returned."""
+        raise NotImplementedError(f"{type(self).__name__} must define parts(sample, row, batch=..., output=...)")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this process's shards, and skip the batches that an interrupted run has written whole."""
@@ -74,7 +74,7 @@ class CacheWriter(BasePredictionWriter):
         for row, sample in enumerate(predictions(prediction)):
             if sample.metadata.get("repeated") or (self._writer.made_from is not None and sample.key in self._writer.written):
                 continue
-            self._writer.write(sample.key, self.parts(sample, batch, row))
+            self._writer.write(sample.key, self.parts(sample, row, batch=batch, output=prediction))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the shards their names."""

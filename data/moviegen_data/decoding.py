@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from moviegen_core.prompts import with_camera_motion, with_fps
@@ -21,7 +21,6 @@ from moviegen_data.video import VideoDecoder
 
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
 ClipPosition = Literal["random", "first", "middle"]
-_FLOAT_BYTES = 4
 
 
 @dataclass
@@ -87,8 +86,8 @@ class SampleDecoder:
         self.num_threads = num_threads
         self._videos: VideoDecoder | None = None
 
-    def __call__(self, sample: Sample, bucket: Bucket, out: Float[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
-        """Decode one sample; its pixels go into `out`.
+    def __call__(self, sample: Sample, bucket: Bucket, out: Shaped[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
+        """Decode one sample; its pixels go into `out`, as floats in [-1, 1], or as bytes where `out` has bytes.
 
         Raises:
             SampleError: the sample cannot be used.
@@ -114,11 +113,11 @@ class SampleDecoder:
         return None if self.latents else (bucket.num_frames, bucket.height, bucket.width)
 
     def num_bytes(self, sample: Sample, bucket: Bucket) -> int:
-        """Bytes that a decoded sample of a bucket takes in a batch; what is small beside pixels, latents and sounds is not counted."""
+        """Bytes that a sample takes on its way from a worker; what is small beside pixels, latents and sounds is not counted."""
         shape = self.pixel_shape(bucket)
         if self.latents:
             return sample.size("latent.safetensors") if "latent.safetensors" in sample else 0
-        return 0 if shape is None else 3 * math.prod(shape) * _FLOAT_BYTES
+        return 0 if shape is None else 3 * math.prod(shape)  # workers hand over bytes
 
     def extras(self, sample: Sample, metadata: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Further tensors of a sample by name; of equal shape in all samples of a batch. None here."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -57,7 +57,7 @@ def _only_our_limits() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def decode_picture(data: bytes, out: Float[Tensor, "3 1 h w"], limits: MediaLimits | None = None) -> None:
+def decode_picture(data: bytes, out: Shaped[Tensor, "3 1 h w"], limits: MediaLimits | None = None) -> None:
     """Fill `out` with the picture, scaled to cover it and cropped to its middle."""
     picture = open_picture(data, limits)
     placement = cover(picture.height, picture.width, *out.shape[2:])

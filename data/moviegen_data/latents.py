@@ -65,7 +65,7 @@ class LatentShardWriter(CacheWriter):
             "latent_std": json.dumps(autoencoder.latent_std.tolist()),
         }
 
-    def parts(self, sample: Prediction, batch: Any, row: int) -> dict[str, Any]:
+    def parts(self, sample: Prediction, row: int, *, batch: Any, output: Any) -> dict[str, Any]:
         """The latent of a sample, the facts about it, and the visual features beside it."""
         if sample.latents is None:
             raise UsageError(

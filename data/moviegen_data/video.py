@@ -16,7 +16,7 @@ import torch
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from moviegen_data.faults import SampleError
@@ -114,7 +114,7 @@ class VideoDecoder:
     def decode(
         self,
         source: bytes | str | Path,
-        out: Float[Tensor, "3 t h w"],
+        out: Shaped[Tensor, "3 t h w"],
         *,
         fps: float | None = None,
         position: float = 0.0,
@@ -125,7 +125,7 @@ class VideoDecoder:
 
         Args:
             source: the file, or its bytes.
-            out: pixels (3, t, h, w); says how many frames and which size are wanted.
+            out: pixels (3, t, h, w), floats or bytes; says how many frames and which size are wanted.
             fps: frames per second of the clip; the file's own average unless given.
             position: where in the file, 0 (its beginning) to 1 (as late as the clip fits).
             hold_last: show the last frame for the rest of the clip where the file is too short.
@@ -208,7 +208,7 @@ class VideoDecoder:
             shown += 1
         return shown
 
-    def _convert(self, frame: VideoFrame, out: Float[Tensor, "3 h w"], aspect: float) -> None:
+    def _convert(self, frame: VideoFrame, out: Shaped[Tensor, "3 h w"], aspect: float) -> None:
         quarter_turns = _quarter_turns(frame)
         turned = quarter_turns % 2 == 1
         height, width = out.shape[1:] if not turned else out.shape[:0:-1]

@@ -368,7 +368,7 @@ def test_pinning_reaches_every_tensor(monkeypatch):
 
 def test_prefetch_is_bounded_in_bytes(make_shards):
     folder = make_shards(num_samples=10)
-    largest = 2 * 3 * 4 * 16 * 16 * 4
+    largest = 2 * 3 * 4 * 16 * 16  # bytes of pixels
 
     def prefetch(prefetch_bytes, **settings):
         return _data(folder, batch_size=2, prefetch_bytes=prefetch_bytes, **settings).train_dataloader().prefetch_factor
@@ -381,7 +381,7 @@ def test_prefetch_is_bounded_in_bytes(make_shards):
     ):
         prefetch(2 * largest - 1, num_workers=2)
     images = ImageMix(urls=str(make_shards("pictures", kind="png")), batch_size=100)
-    assert prefetch(100 * 3 * 16 * 16 * 4, num_workers=1, images=images) == 1
+    assert prefetch(100 * 3 * 16 * 16, num_workers=1, images=images) == 1
 
 
 def test_prefetch_counts_latents_as_they_are_kept(tmp_path):
@@ -393,7 +393,7 @@ def test_prefetch_counts_latents_as_they_are_kept(tmp_path):
 
 def test_a_bounded_loader_goes_on_exactly(make_shards):
     folder = make_shards(num_samples=10)
-    settings = {"batch_size": 2, "num_workers": 2, "prefetch_bytes": 6 * 2 * 3 * 4 * 16 * 16 * 4}
+    settings = {"batch_size": 2, "num_workers": 2, "prefetch_bytes": 6 * 2 * 3 * 4 * 16 * 16}
     whole = [batch.keys for batch in _data(folder, batch_size=2).train_dataloader()]
     loader = _data(folder, **settings).train_dataloader()
     assert [next(iter(loader)).keys] == whole[:1]

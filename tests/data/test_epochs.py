@@ -12,6 +12,7 @@ from moviegen_data.shards import ShardWriter
 from moviegen_data.tensors import latent_bytes
 
 EPOCHS = 3
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
 def latents(folder, name, number, frames):
