@@ -5,7 +5,7 @@
 Clips: synthetic ones of 2 s at 24 fps and 256 px (H.264), in WebDataset tars. Every subject gives batches of four clips (4, 3, 48, 256,
 256) as floats in [-1, 1]. The peers read the tars with webdataset and decode with PyAV (`to_ndarray(format="rgb24")`, the usual way),
 decord or torchcodec, each with one thread of its own in every process; what they give in bytes is scaled by torch where it was decoded.
-With `--pixels bytes` the peers leave that out, and hand over a quarter of the memory; ours gives floats all the same.
+With `--pixels bytes` all leave that to the device, and hand over a quarter of the memory (`scale_on_device` with our loader).
 
 Latents: of 1 MiB in fp16, in batches of eight, read by our loader (its check for NaN included) and by webdataset's own pipeline with
 safetensors; beside them the raw read of the same files, and a copy out of mapped memory, which is the limit.
@@ -124,11 +124,12 @@ def peer_clips(folder: str, decode: Callable[[bytes], Tensor], num_workers: int,
     return webdataset.WebLoader(pipeline, batch_size=None, num_workers=num_workers)
 
 
-def our_clips(folder: str, num_workers: int) -> Iterable[Tensor]:
+def our_clips(folder: str, num_workers: int, floats: bool) -> Iterable[Tensor]:
     """Batches of clips through our loader, shuffled and at the seed's places as in training."""
     data = ShardData(
-        urls=folder, num_frames=NUM_FRAMES, height=SIDE_PX, width=SIDE_PX, fps=FPS, batch_size=CLIPS_IN_BATCH, num_workers=num_workers
-    )
+        urls=folder, num_frames=NUM_FRAMES, height=SIDE_PX, width=SIDE_PX, fps=FPS, batch_size=CLIPS_IN_BATCH, num_workers=num_workers,
+        scale_on_device=not floats,
+    )  # fmt: skip
     return (batch.video for batch in data.train_dataloader())
 
 
@@ -213,7 +214,7 @@ def measure(cases: dict[str, Callable[[], None]], args: argparse.Namespace, amou
 def clips_table(folder: str, args: argparse.Namespace, num_workers: int) -> dict[str, dict[str, float]]:
     """Clips per second of all that are installed."""
     floats = args.pixels == "floats"
-    cases = {"ours": lambda: drain(our_clips(folder, num_workers), args.clips)}
+    cases = {"ours": lambda: drain(our_clips(folder, num_workers, floats), args.clips)}
     for name in installed():
         cases[f"webdataset + {name}"] = lambda name=name: drain(peer_clips(folder, PEERS[name], num_workers, floats), args.clips)
     return measure(cases, args, args.clips)

@@ -65,6 +65,8 @@ class AudioData(ShardData):
         clip_position: where in a longer sound a training chunk starts; validation takes the middle where this says random.
         decode_threads: threads of the video codec in each process that decodes; with workers 1 is best.
         limits: the largest media that are decoded; larger ones are bad samples.
+        scale_on_device: hand pixels over as bytes, and make floats in [-1, 1] of them where the model is. Batches taken from a loader
+            without a Trainer then hold bytes.
         pin_memory: hand batches out in pinned memory, for copies to a GPU.
 
     Raises:
@@ -104,13 +106,14 @@ class AudioData(ShardData):
         clip_position: ClipPosition = "random",
         decode_threads: int = 1,
         limits: MediaLimits | None = None,
+        scale_on_device: bool = False,
         pin_memory: bool = False,
     ) -> None:
         super().__init__(
             urls=urls, val_urls=val_urls, predict_urls=predict_urls, batch_size=batch_size, num_workers=num_workers, seed=seed,
             shuffle=shuffle, latents=latents, batches_per_epoch=batches_per_epoch, clip_position=clip_position, limits=limits,
             decode_threads=decode_threads,
-            pin_memory=pin_memory, prefetch_bytes=prefetch_bytes,
+            pin_memory=pin_memory, prefetch_bytes=prefetch_bytes, scale_on_device=scale_on_device,
         )  # fmt: skip
         if latents and (durations or duration_weights or batch_sizes or video):
             raise UsageError(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
+from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.termination import leave_process_group
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.files import write_bytes
@@ -23,6 +25,7 @@ from moviegen_data.mixing import ImageMix, Source
 from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchStream, BucketPart, PlanSampler
 from moviegen_data.reader import ShardReader
+from moviegen_data.transforms import floats_of
 
 Urls = str | list[str] | list[Source]
 _MOST_AHEAD = 32
@@ -61,7 +64,9 @@ class ShardData(LightningDataModule):
         clip_position: where in a longer video a training clip starts; validation takes the middle where this says random.
         decode_threads: threads of the video codec in each process that decodes; with workers 1 is best.
         limits: the largest media that are decoded; larger ones are bad samples.
-        pin_memory: hand batches out in pinned memory, for copies to a GPU.
+        scale_on_device: hand pixels over as bytes, and make floats in [-1, 1] of them where the model is: a quarter of the memory and of
+            the copies. Batches taken from a loader without a Trainer then hold bytes.
+        pin_memory: hand batches out in pinned memory, for copies to a GPU; with `scale_on_device` their pixels too.
 
     Raises:
         UsageError: a shard is missing, there is nothing to read, or two settings contradict each other.
@@ -93,6 +98,7 @@ class ShardData(LightningDataModule):
         clip_position: ClipPosition = "random",
         decode_threads: int = 1,
         limits: MediaLimits | None = None,
+        scale_on_device: bool = False,
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
@@ -121,7 +127,7 @@ class ShardData(LightningDataModule):
             "limits": self.limits,
         }
         self.clip_position: ClipPosition = clip_position
-        self.pin_memory = pin_memory
+        self.scale_on_device, self.pin_memory = scale_on_device, pin_memory
         self._readers: dict[str, ShardReader] = {}
         self._datasets: list[ShardDataset] = []
         self._log_dir: str | None = None
@@ -217,7 +223,7 @@ class ShardData(LightningDataModule):
         sampler = PlanSampler(*streams, **share, batches_per_epoch=self.batches_per_epoch if carry else None)
         dataset = ShardDataset(readers, sampler, [self.decoder(clip_position=position) for _ in streams], seed=self.seed)
         self._datasets.append(dataset)
-        return ShardLoader(
+        loader = ShardLoader(
             dataset,
             sampler=sampler,
             batch_size=None,
@@ -228,6 +234,12 @@ class ShardData(LightningDataModule):
             pin_memory=self.pin_memory and torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
+        loader.as_bytes = self.scale_on_device
+        return loader
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Scale pixels that came as bytes."""
+        return replace(batch, video=floats_of(batch.video)) if isinstance(batch, MediaBatch) and _are_bytes(batch.video) else batch
 
     def _prefetch(self, dataset: ShardDataset) -> int | None:
         """Batches that each worker may be ahead."""
@@ -300,6 +312,10 @@ def as_sources(urls: Urls) -> list[Source]:
             f"{urls} was given", f"{len(weighted)} of {len(urls)} have weights", "give every source as {urls: ..., weight: ...}, or none"
         )
     return weighted or [Source(list(urls))]
+
+
+def _are_bytes(pixels: torch.Tensor | None) -> bool:
+    return pixels is not None and pixels.dtype == torch.uint8
 
 
 def _same(loaded: LoadedBatch) -> LoadedBatch:

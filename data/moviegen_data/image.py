@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -64,5 +63,4 @@ def decode_picture(data: bytes, out: Shaped[Tensor, "3 1 h w"], limits: MediaLim
     (limits or MediaLimits()).check_scaled(placement.scaled_height, placement.scaled_width)
     picture = picture.resize((placement.scaled_width, placement.scaled_height), Image.Resampling.BICUBIC)
     picture = picture.crop((placement.left, placement.top, placement.left + placement.width, placement.top + placement.height))
-    pixels = torch.from_numpy(np.array(picture))
-    write_pixels(list(pixels.permute(2, 0, 1)), out[:, 0])
+    write_pixels(list(np.asarray(picture).transpose(2, 0, 1)), out[:, 0])

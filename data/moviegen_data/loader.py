@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from moviegen_core.batch import MediaBatch, TextEmbedding
 from moviegen_data.buckets import Bucket
@@ -34,7 +34,7 @@ class LoadedBatch:
     Args:
         batch: the batch; None where a fixed plan has no good sample for it.
         skips: bad samples that were met.
-        pixels: the batch's video as bytes, on the way from a worker: a quarter of what floats would take.
+        pixels: the batch's video as bytes: on the way from a worker they take a quarter of what floats would.
     """
 
     batch: MediaBatch | None
@@ -47,16 +47,19 @@ class LoadedBatch:
             return self.batch
         return replace(self.batch, video=to_floats(self.pixels, memory.empty(*self.pixels.shape)))
 
+    def batch_of_bytes(self) -> MediaBatch | None:
+        """The batch, its pixels as bytes."""
+        return self.batch if self.batch is None or self.pixels is None else replace(self.batch, video=self.pixels)
+
     def pin_memory(self) -> "LoadedBatch":
         """Called by the loader where pinned memory was asked for."""
         batch = self.batch
         if batch is None:
             return self
         pinned = {name: _pin(getattr(batch, name)) for name in ("video", "latents", "fps", "audio", "extras")}
-        if self.pixels is not None:
-            pinned["video"] = to_floats(self.pixels, torch.empty(self.pixels.shape, pin_memory=True))
+        pixels = _pin(self.pixels)
         text = {name: TextEmbedding(_pin(part.tokens), _pin(part.mask)) for name, part in batch.text.items()}
-        return replace(self, batch=replace(batch, **pinned, text=text), pixels=None)
+        return replace(self, batch=replace(batch, **pinned, text=text), pixels=pixels)
 
 
 class ShardDataset(Dataset[LoadedBatch]):
@@ -91,9 +94,7 @@ class ShardDataset(Dataset[LoadedBatch]):
         stream, decoder = self.sampler.streams[plan.stream], self.decoders[plan.stream]
         bucket = stream.buckets[plan.bucket]
         shape = decoder.pixel_shape(bucket)
-        as_bytes = get_worker_info() is not None
-        kind = torch.uint8 if as_bytes else torch.float32
-        pixels = None if shape is None else self._memory.empty(len(plan.samples), 3, *shape, dtype=kind)
+        pixels = None if shape is None else self._memory.empty(len(plan.samples), 3, *shape, dtype=torch.uint8)
         skips: list[Skip] = []
         decoded: list[Decoded] = []
         stand_ins = stream.following(plan)
@@ -110,9 +111,7 @@ class ShardDataset(Dataset[LoadedBatch]):
             out = None if pixels is None else pixels[0]
             decoded = [self._stand_in(plan.stream, stand_ins, bucket, out, skips)]
             decoded[0].metadata["repeated"] = True
-        pixels = None if pixels is None else pixels[: len(decoded)]
-        batch = collate(decoded, None if as_bytes else pixels) if decoded else None
-        return LoadedBatch(batch, skips, pixels if as_bytes and decoded else None)
+        return LoadedBatch(collate(decoded) if decoded else None, skips, None if pixels is None else pixels[: len(decoded)])
 
     def largest_batch_bytes(self) -> int:
         """Bytes of the largest batch that any plan asks for; a sample of each bucket stands for all of it."""
@@ -164,10 +163,12 @@ class ShardLoader(DataLoader):
 
     The order does not depend on the number of workers. `state_dict` counts the batches that were handed out, not those prefetched.
     Arguments are DataLoader's; `batch_size` is None, the sampler a `PlanSampler`, the dataset a `ShardDataset`. Where an epoch uses fewer
-    batches than there are (`limit_train_batches`), `used` says how many, so that a state of its end is known for one.
+    batches than there are (`limit_train_batches`), `used` says how many, so that a state of its end is known for one. With `as_bytes`
+    pixels stay bytes.
     """
 
     used: Callable[[], float] | None = None
+    as_bytes = False
 
     def __iter__(self) -> Iterator[MediaBatch]:
         sampler: PlanSampler = self.sampler
@@ -182,7 +183,7 @@ class ShardLoader(DataLoader):
             self._handed_out += 1
             if loaded.batch is not None:
                 empty = False
-                yield loaded.take(memory)
+                yield loaded.batch_of_bytes() if self.as_bytes else loaded.take(memory)
         if empty and not handed_out:
             raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report.summary()))
 
@@ -210,14 +211,13 @@ class ShardLoader(DataLoader):
         self.sampler.first_batch = 0 if whole else state["num_batches"]
 
 
-def collate(samples: Sequence[Decoded], pixels: Tensor | None) -> MediaBatch:
-    """Join decoded samples; texts are padded to the longest of the batch, a rate of None is a picture's."""
+def collate(samples: Sequence[Decoded]) -> MediaBatch:
+    """Join decoded samples, all but their pixels; texts are padded to the longest of the batch, a rate of None is a picture's."""
     rates = [sample.fps for sample in samples]
     latents, sounds = [sample.latent for sample in samples], [sample.audio for sample in samples]
     return MediaBatch(
         captions=[sample.caption for sample in samples],
         keys=[sample.key for sample in samples],
-        video=pixels,
         latents=None if latents[0] is None else _stack(latents),
         fps=None if any(rate is None for rate in rates) else torch.tensor(rates, dtype=torch.float32),
         audio=None if sounds[0] is None else _stack(sounds),

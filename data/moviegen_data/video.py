@@ -12,7 +12,6 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
@@ -80,6 +79,7 @@ class VideoDecoder:
         self.num_threads = num_threads
         self.limits = limits or MediaLimits()
         self._reformatter = VideoReformatter()
+        self._last_placement: tuple[tuple[int, ...], Placement] | None = None
 
     def probe(self, source: bytes | str | Path) -> VideoInfo:
         """Read headers and one frame.
@@ -187,16 +187,18 @@ class VideoDecoder:
                 container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
             except av.FFmpegError as error:
                 raise SampleError("cannot be decoded", f"{_reason(error)} on the way to {start:.2f} s") from error
-        shown, held, end, aspect = 0, None, 0.0, _pixel_aspect(stream)
+        shown, held, time, aspect = 0, None, 0.0, _pixel_aspect(stream)
         for frame in self._frames(container, stream):
-            time = frame.time if frame.time is not None else end
+            before, time = time, frame.time
+            if time is None:
+                time = 0.0 if held is None else before + _shown_for(held, stream)
             while held is not None and shown < len(targets) and targets[shown] < time:
                 shown = self._show(held, out, shown, targets, time, aspect)
             if shown == len(targets):
                 return shown
-            held, end = frame, time + _shown_for(frame, stream)
+            held = frame
         if held is not None and shown < len(targets):
-            shown = self._show(held, out, shown, targets, end + lead, aspect)
+            shown = self._show(held, out, shown, targets, time + _shown_for(held, stream) + lead, aspect)
         return shown
 
     def _show(self, frame: VideoFrame, out: Tensor, shown: int, targets: np.ndarray, until: float, aspect: float) -> int:
@@ -208,12 +210,19 @@ class VideoDecoder:
             shown += 1
         return shown
 
+    def _placement(self, *sizes: int) -> Placement:
+        """Where frames of one size go; most are as large as the one before."""
+        if self._last_placement is None or self._last_placement[0] != sizes:
+            placement = cover(*sizes)
+            self.limits.check_scaled(placement.scaled_height, placement.scaled_width)
+            self._last_placement = (sizes, placement)
+        return self._last_placement[1]
+
     def _convert(self, frame: VideoFrame, out: Shaped[Tensor, "3 h w"], aspect: float) -> None:
         quarter_turns = _quarter_turns(frame)
         turned = quarter_turns % 2 == 1
         height, width = out.shape[1:] if not turned else out.shape[:0:-1]
-        placement = cover(frame.height, max(1, round(frame.width * aspect)), height, width)
-        self.limits.check_scaled(placement.scaled_height, placement.scaled_width)
+        placement = self._placement(frame.height, max(1, round(frame.width * aspect)), height, width)
         picture = self._reformatter.reformat(
             frame,
             width=placement.scaled_width,
@@ -265,8 +274,8 @@ def _quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _plane(plane: Any, placement: Placement) -> Tensor:
-    rows = torch.frombuffer(plane, dtype=torch.uint8, count=plane.line_size * placement.scaled_height).view(-1, plane.line_size)
+def _plane(plane: Any, placement: Placement) -> np.ndarray:
+    rows = np.frombuffer(plane, dtype=np.uint8, count=plane.line_size * placement.scaled_height).reshape(-1, plane.line_size)
     return rows[placement.top : placement.top + placement.height, placement.left : placement.left + placement.width]
 
 

@@ -406,3 +406,19 @@ def test_threads_of_the_codec_change_nothing(make_shards):
     folder = make_shards(num_samples=4)
     one, two = (list(_data(folder, decode_threads=number).train_dataloader()) for number in (1, 2))
     assert all(torch.equal(a.video, b.video) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bytes_are_scaled_after_the_way_to_the_device(make_shards, tmp_path, num_workers):
+    folder = make_shards(num_samples=8)
+    plain = list(_data(folder, num_workers=num_workers).train_dataloader())
+    data = _data(folder, num_workers=num_workers, scale_on_device=True)
+    raw = list(data.train_dataloader())
+    assert all(batch.video.dtype == torch.uint8 for batch in raw)
+    scaled = [data.on_after_batch_transfer(batch, 0) for batch in raw]
+    assert all(torch.equal(one.video, other.video) for one, other in zip(plain, scaled, strict=True))
+    model = Watcher()  # asserts that it sees floats
+    _trainer(tmp_path).fit(model, datamodule=_data(folder, num_workers=num_workers, scale_on_device=True))
+    assert len(model.seen["fit"]) == 4
+    latents = MediaBatch(captions=["x"], keys=["k"], latents=torch.zeros(1, 1, 1, 1, 1))
+    assert data.on_after_batch_transfer(latents, 0) is latents
