@@ -16,7 +16,6 @@ All subjects are timed once per round, one after the other; figures are medians 
 """
 
 import argparse
-import gc
 import importlib.metadata
 import io
 import mmap
@@ -24,8 +23,9 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def peer_clips(folder: str, decode: Callable[[bytes], Tensor], num_workers: int,
     """Batches of clips through webdataset's pipeline and loader."""
     pipeline = webdataset.WebDataset(_tars(folder), shardshuffle=False, empty_check=False)
     pipeline = pipeline.map(Decoding(decode, floats)).batched(CLIPS_IN_BATCH, collation_fn=torch.stack)
-    return webdataset.WebLoader(pipeline, batch_size=None, num_workers=num_workers)
+    return webdataset.WebLoader(pipeline, batch_size=None, num_workers=num_workers, persistent_workers=num_workers > 0)
 
 
 def our_clips(folder: str, num_workers: int, floats: bool) -> Iterable[Tensor]:
@@ -130,7 +130,22 @@ def our_clips(folder: str, num_workers: int, floats: bool) -> Iterable[Tensor]:
         urls=folder, num_frames=NUM_FRAMES, height=SIDE_PX, width=SIDE_PX, fps=FPS, batch_size=CLIPS_IN_BATCH, num_workers=num_workers,
         scale_on_device=not floats,
     )  # fmt: skip
-    return (batch.video for batch in data.train_dataloader())
+    return Tensors(data.train_dataloader(), "video")
+
+
+class Tensors:
+    """One tensor of each of our batches; an epoch every time it is iterated.
+
+    Args:
+        loader: our loader.
+        name: the tensor's name in a batch.
+    """
+
+    def __init__(self, loader: Iterable[Any], name: str) -> None:
+        self.loader, self.name = loader, name
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (getattr(batch, self.name) for batch in self.loader)
 
 
 # -- latents -----------------------------------------------------------------------------------------------------------------------------
@@ -149,14 +164,14 @@ def make_latents(folder: Path, number: int) -> str:
 def our_latents(folder: str, num_workers: int) -> Iterable[Tensor]:
     """Batches of latents through our loader."""
     data = ShardData(urls=folder, latents=True, batch_size=LATENTS_IN_BATCH, num_workers=num_workers)
-    return (batch.latents for batch in data.train_dataloader())
+    return Tensors(data.train_dataloader(), "latents")
 
 
 def peer_latents(folder: str, num_workers: int) -> Iterable[Tensor]:
     """Batches of latents through webdataset's pipeline and loader."""
     pipeline = webdataset.WebDataset(_tars(folder), shardshuffle=False, empty_check=False)
     pipeline = pipeline.map(_unpack).batched(LATENTS_IN_BATCH, collation_fn=torch.stack)
-    return webdataset.WebLoader(pipeline, batch_size=None, num_workers=num_workers)
+    return webdataset.WebLoader(pipeline, batch_size=None, num_workers=num_workers, persistent_workers=num_workers > 0)
 
 
 def _unpack(sample: dict[str, Any]) -> Tensor:
@@ -197,7 +212,6 @@ def drain(batches: Iterable[Tensor], expected: int) -> None:
         count += len(batch)
         batch[..., 0, 0].sum()
     assert count == expected, f"{count} samples of {expected}"
-    gc.collect()
 
 
 def measure(cases: dict[str, Callable[[], None]], args: argparse.Namespace, amount: float) -> dict[str, dict[str, float]]:
@@ -214,20 +228,17 @@ def measure(cases: dict[str, Callable[[], None]], args: argparse.Namespace, amou
 def clips_table(folder: str, args: argparse.Namespace, num_workers: int) -> dict[str, dict[str, float]]:
     """Clips per second of all that are installed."""
     floats = args.pixels == "floats"
-    cases = {"ours": lambda: drain(our_clips(folder, num_workers, floats), args.clips)}
-    for name in installed():
-        cases[f"webdataset + {name}"] = lambda name=name: drain(peer_clips(folder, PEERS[name], num_workers, floats), args.clips)
+    loaders = {"ours": our_clips(folder, num_workers, floats)}
+    loaders |= {f"webdataset + {name}": peer_clips(folder, PEERS[name], num_workers, floats) for name in installed()}
+    cases = {name: partial(drain, loader, args.clips) for name, loader in loaders.items()}
     return measure(cases, args, args.clips)
 
 
 def latents_table(folder: str, args: argparse.Namespace, num_workers: int) -> dict[str, dict[str, float]]:
     """Megabytes per second of latents."""
-    cases = {
-        "ours": lambda: drain(our_latents(folder, num_workers), args.latents),
-        "webdataset": lambda: drain(peer_latents(folder, num_workers), args.latents),
-        "mapped copy": lambda: mapped_copy(folder),
-        "raw read": lambda: raw_read(folder),
-    }
+    loaders = {"ours": our_latents(folder, num_workers), "webdataset": peer_latents(folder, num_workers)}
+    cases: dict[str, Callable[[], None]] = {name: partial(drain, loader, args.latents) for name, loader in loaders.items()}
+    cases |= {"mapped copy": partial(mapped_copy, folder), "raw read": partial(raw_read, folder)}
     return measure(cases, args, float(args.latents * np.prod(LATENT) * 2 / 1e6))
 
 

@@ -16,6 +16,7 @@ from moviegen_data.faults import SampleError
 from moviegen_data.limits import MediaLimits
 from moviegen_data.loudness import Normalize, gain
 from moviegen_data.reader import Sample
+from moviegen_data.rows import LatentRows
 from moviegen_data.sound import check_sound
 from moviegen_data.tensors import read_visual
 
@@ -118,15 +119,17 @@ class AudioSampleDecoder(SampleDecoder):
                 raise
             return self.videos.probe(sample[extension]).duration_s
 
-    def __call__(self, sample: Sample, bucket: AudioBucket, out: Shaped[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
-        """Decode one sample; its pixels go into `out`.
+    def __call__(
+        self, sample: Sample, bucket: AudioBucket, out: Shaped[Tensor, "3 t h w"] | LatentRows | None, seed: tuple[int, ...]
+    ) -> Decoded:
+        """Decode one sample; its pixels go into `out`, or its latent into the next row.
 
         Raises:
             SampleError: the sample cannot be used.
         """
         metadata, latent, sound, fps = dict(sample.metadata), None, None, None
         if self.latents:
-            latent, fps = self._latent(sample, bucket, metadata)
+            latent, fps = self._latent(sample, metadata, out)
             extras = self._features(sample, None, 0.0) if self.visual_features and bucket.with_picture else {}
         else:
             start_s, fps = self._place(sample, bucket, out, seed)

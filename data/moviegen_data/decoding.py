@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import decode_picture
 from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import Sample
-from moviegen_data.tensors import latent_header, read_latent, read_text
+from moviegen_data.rows import LatentRows
+from moviegen_data.tensors import HEADER_BYTES, latent_header, read_latent, read_text, require_finite
 from moviegen_data.video import VideoDecoder
 
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
@@ -86,8 +88,10 @@ class SampleDecoder:
         self.num_threads = num_threads
         self._videos: VideoDecoder | None = None
 
-    def __call__(self, sample: Sample, bucket: Bucket, out: Shaped[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
-        """Decode one sample; its pixels go into `out`, as floats in [-1, 1], or as bytes where `out` has bytes.
+    def __call__(
+        self, sample: Sample, bucket: Bucket, out: Shaped[Tensor, "3 t h w"] | LatentRows | None, seed: tuple[int, ...]
+    ) -> Decoded:
+        """Decode one sample; its pixels go into `out`, as floats in [-1, 1] or as bytes, or its latent into the next row.
 
         Raises:
             SampleError: the sample cannot be used.
@@ -95,7 +99,7 @@ class SampleDecoder:
         metadata = dict(sample.metadata)
         latent = None
         if self.latents:
-            latent, fps = self._latent(sample, bucket, metadata)
+            latent, fps = self._latent(sample, metadata, out)
         else:
             fps = self._pixels(sample, bucket, out, metadata, seed)
         return Decoded(
@@ -167,12 +171,10 @@ class SampleDecoder:
             return float(np.random.default_rng(seed).random())
         return 0.5 if self.clip_position == "middle" else 0.0
 
-    def _latent(self, sample: Sample, bucket: Bucket, metadata: dict[str, Any]) -> tuple[Tensor, float | None]:
+    def _latent(self, sample: Sample, metadata: dict[str, Any], out: LatentRows | None) -> tuple[Tensor, float | None]:
         if "latent.safetensors" not in sample:
             raise SampleError("no cached latent", f"it has {', '.join(sample)}")
-        data = sample.buffer("latent.safetensors")
-        latent = read_latent(data)
-        metadata["latent"] = latent_header(data)[2]
+        latent, metadata["latent"] = _read_latent(sample, out)
         encoded = metadata.get("encoded") or {}
         other = {name: encoded[name] for name, size in self.encoded.items() if encoded.get(name, size) != size}
         if other:
@@ -189,6 +191,24 @@ class SampleDecoder:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_videos": None}
+
+
+def _read_latent(sample: Sample, rows: LatentRows | None) -> tuple[Tensor, dict[str, str]]:
+    """A latent and its metadata, read into the batch's own memory where there are rows."""
+    size, row = sample.size("latent.safetensors"), None
+    if rows is not None:
+        try:
+            shape, dtype, told, first = latent_header(sample.head("latent.safetensors", HEADER_BYTES))
+        except SampleError:  # perhaps a header that is longer
+            shape = ()
+        if len(shape) in (2, 4) and first + math.prod(shape) * dtype.itemsize <= size:
+            row = rows.next(shape, dtype)
+    if row is None:
+        data = sample.buffer("latent.safetensors")
+        return read_latent(data), latent_header(data)[2]
+    sample.read_into("latent.safetensors", row.view(-1).view(torch.uint8).numpy(), first)
+    require_finite(row.view(-1), shape)
+    return row, told
 
 
 def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | None]:

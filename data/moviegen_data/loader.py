@@ -21,6 +21,7 @@ from moviegen_data.faults import SampleError, Skip, SkipReport, SourceError
 from moviegen_data.memory import RecycledMemory
 from moviegen_data.plan import BatchPlan, PlanSampler
 from moviegen_data.reader import ShardReader
+from moviegen_data.rows import LatentRows
 from moviegen_data.transforms import to_floats
 
 _MAX_BAD_IN_A_ROW = 256
@@ -95,23 +96,28 @@ class ShardDataset(Dataset[LoadedBatch]):
         bucket = stream.buckets[plan.bucket]
         shape = decoder.pixel_shape(bucket)
         pixels = None if shape is None else self._memory.empty(len(plan.samples), 3, *shape, dtype=torch.uint8)
+        rows = LatentRows(self._memory, len(plan.samples)) if decoder.latents else None
         skips: list[Skip] = []
         decoded: list[Decoded] = []
         stand_ins = stream.following(plan)
         for sample, draw, repeated in zip(plan.samples, plan.draws, plan.repeated, strict=True):
-            out = None if pixels is None else pixels[len(decoded)]
+            out = rows if pixels is None else pixels[len(decoded)]
             one = self._try(plan.stream, sample, draw, bucket, out, skips)
             if one is None and stream.carry:
                 one, repeated = self._stand_in(plan.stream, stand_ins, bucket, out, skips), True
             if one is not None:
                 one.metadata |= {"repeated": True} if repeated else {}
                 decoded.append(one)
+                if rows is not None:
+                    rows.keep()
         if not decoded and stream.world_size > 1:
             # Other ranks have a batch here, and would wait for this one forever.
-            out = None if pixels is None else pixels[0]
+            out = rows if pixels is None else pixels[0]
             decoded = [self._stand_in(plan.stream, stand_ins, bucket, out, skips)]
             decoded[0].metadata["repeated"] = True
-        return LoadedBatch(collate(decoded) if decoded else None, skips, None if pixels is None else pixels[: len(decoded)])
+            if rows is not None:
+                rows.keep()
+        return LoadedBatch(collate(decoded, rows) if decoded else None, skips, None if pixels is None else pixels[: len(decoded)])
 
     def largest_batch_bytes(self) -> int:
         """Bytes of the largest batch that any plan asks for; a sample of each bucket stands for all of it."""
@@ -124,7 +130,12 @@ class ShardDataset(Dataset[LoadedBatch]):
         return largest
 
     def _stand_in(
-        self, stream: int, candidates: Iterator[tuple[tuple[int, int], int]], bucket: Bucket, out: Tensor | None, skips: list[Skip]
+        self,
+        stream: int,
+        candidates: Iterator[tuple[tuple[int, int], int]],
+        bucket: Bucket,
+        out: Tensor | LatentRows | None,
+        skips: list[Skip],
     ) -> Decoded:
         for number, (sample, draw) in enumerate(candidates):
             one = self._try(stream, sample, draw, bucket, out, skips)
@@ -136,7 +147,7 @@ class ShardDataset(Dataset[LoadedBatch]):
         raise SourceError(_all_bad(self.readers[stream][0], bad))
 
     def _try(
-        self, stream: int, sample: tuple[int, int], draw: int, bucket: Bucket, out: Tensor | None, skips: list[Skip]
+        self, stream: int, sample: tuple[int, int], draw: int, bucket: Bucket, out: Tensor | LatentRows | None, skips: list[Skip]
     ) -> Decoded | None:
         source, number = sample
         if (stream, source, number) in self._bad:
@@ -211,14 +222,17 @@ class ShardLoader(DataLoader):
         self.sampler.first_batch = 0 if whole else state["num_batches"]
 
 
-def collate(samples: Sequence[Decoded]) -> MediaBatch:
+def collate(samples: Sequence[Decoded], rows: LatentRows | None = None) -> MediaBatch:
     """Join decoded samples, all but their pixels; texts are padded to the longest of the batch, a rate of None is a picture's."""
     rates = [sample.fps for sample in samples]
     latents, sounds = [sample.latent for sample in samples], [sample.audio for sample in samples]
+    joined = None if rows is None else rows.joined(latents)
+    if joined is None and latents[0] is not None:
+        joined = _stack(latents)
     return MediaBatch(
         captions=[sample.caption for sample in samples],
         keys=[sample.key for sample in samples],
-        latents=None if latents[0] is None else _stack(latents),
+        latents=joined,
         fps=None if any(rate is None for rate in rates) else torch.tensor(rates, dtype=torch.float32),
         audio=None if sounds[0] is None else _stack(sounds),
         audio_hz=samples[0].audio_hz,

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moviegen_core.errors import UsageError
 from moviegen_data.addresses import resolve_shards
 from moviegen_data.contents import Member, ShardContents, indexed_contents, scan_shard
@@ -85,6 +87,18 @@ class Sample(Mapping[str, bytes]):
         if os.preadv(self._file.descriptor, [content], member.offset) != member.size:
             raise SampleError("the shard is cut inside this sample", f"{extension}: fewer than {member.size} bytes")
         return content
+
+    def read_into(self, extension: str, target: np.ndarray, offset: int) -> None:
+        """Fill an array of bytes with a part from some byte on; no copy lies between."""
+        member = self._member(extension)
+        if isinstance(self._file, RemoteFile):
+            content = self._file.read(member.offset + offset, len(target))
+            target[: len(content)] = np.frombuffer(content, dtype=np.uint8)
+            count = len(content)
+        else:
+            count = os.preadv(self._file.descriptor, [target], member.offset + offset)
+        if count != len(target) or offset + count > member.size:
+            raise SampleError("the shard is cut inside this sample", f"{extension}: fewer than {len(target)} bytes from {offset} on")
 
     def head(self, extension: str, num_bytes: int) -> bytes:
         """The first bytes of a part."""

@@ -17,6 +17,7 @@ from moviegen_data.shards import safetensors_header
 
 _EXPONENTS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
 _RANKS = (2, 4)
+HEADER_BYTES = 4096
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -79,9 +80,18 @@ def read_latent(data: bytes | bytearray) -> Float[Tensor, "c t ..."]:
     # torch warns of read-only buffers; bytes are copied once, a bytearray is viewed.
     buffer = data if isinstance(data, bytearray) else bytearray(data)
     latent = torch.frombuffer(buffer, dtype=dtype, count=count, offset=first)
+    require_finite(latent, shape)
+    return latent.view(shape)
+
+
+def require_finite(latent: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a latent with NaN or infinite values.
+
+    Raises:
+        SampleError: it has some.
+    """
     if not _all_finite(latent):
         raise SampleError("the latent holds NaN or infinite values", f"shape {shape}")
-    return latent.view(shape)
 
 
 def _all_finite(values: Tensor) -> bool:

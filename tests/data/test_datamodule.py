@@ -418,7 +418,35 @@ def test_bytes_are_scaled_after_the_way_to_the_device(make_shards, tmp_path, num
     scaled = [data.on_after_batch_transfer(batch, 0) for batch in raw]
     assert all(torch.equal(one.video, other.video) for one, other in zip(plain, scaled, strict=True))
     model = Watcher()  # asserts that it sees floats
-    _trainer(tmp_path).fit(model, datamodule=_data(folder, num_workers=num_workers, scale_on_device=True))
+    data = _data(folder, num_workers=num_workers, scale_on_device=True, val_urls=str(folder))
+    _trainer(tmp_path, num_sanity_val_steps=0).fit(model, datamodule=data)
     assert len(model.seen["fit"]) == 4
     latents = MediaBatch(captions=["x"], keys=["k"], latents=torch.zeros(1, 1, 1, 1, 1))
     assert data.on_after_batch_transfer(latents, 0) is latents
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_latents_around_bad_ones_keep_their_values(tmp_path, num_workers):
+    latents = _latent_shards(tmp_path, [(4, 2, 3, 3)] * 8, nan=(0, 2, 7))
+    data = ShardData(urls=str(tmp_path), latents=True, batch_size=4, num_workers=num_workers)
+    loaders = (data.predict_dataloader(), data.train_dataloader())
+    for batch in (batch for loader in loaders for batch in loader):
+        for key, latent in zip(batch.keys, batch.latents, strict=True):
+            assert torch.equal(latent, latents[int(key[1:])])
+    assert data.skipped.counts == {"the latent holds NaN or infinite values": 3}
+
+
+def test_a_batch_that_is_kept_is_not_written_over(tmp_path):
+    latents = _latent_shards(tmp_path, [(4, 2, 3, 3)] * 12)
+    kept = list(ShardData(urls=str(tmp_path), latents=True, batch_size=2, shuffle=False).train_dataloader())
+    assert torch.equal(torch.cat([batch.latents for batch in kept]), torch.stack(latents))
+
+
+def test_latents_of_two_precisions_and_long_headers(tmp_path):
+    with ShardWriter(tmp_path) as writer:
+        for number, (dtype, text) in enumerate([(torch.float16, "x"), (torch.float32, "x"), (torch.float32, "y" * 6000)]):
+            latent = torch.full((2, 1, 2, 2), float(number), dtype=dtype)
+            writer.write(f"k{number}", {"json": {}, "latent.safetensors": latent_bytes(latent, {"encoder": text})})
+    (batch,) = ShardData(urls=str(tmp_path), latents=True, batch_size=3, shuffle=False).train_dataloader()
+    assert batch.latents.flatten(1).float().mean(1).tolist() == [0.0, 1.0, 2.0]
+    assert [len(record["latent"]["encoder"]) for record in batch.metadata] == [1, 1, 6000]
