@@ -22,6 +22,7 @@ from moviegen_data.memory import RecycledMemory
 from moviegen_data.plan import BatchPlan, PlanSampler
 from moviegen_data.reader import ShardReader
 from moviegen_data.rows import LatentRows
+from moviegen_data.storage import stamp_of
 from moviegen_data.transforms import to_floats
 
 _MAX_BAD_IN_A_ROW = 256
@@ -199,14 +200,13 @@ class ShardLoader(DataLoader):
             raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report.summary()))
 
     def identity(self) -> str:
-        """SHA-256 over what decides the batches: shards, plans and decoders' settings. The number of workers is not among them."""
+        """SHA-256 over what decides the batches: shards (sizes and times of writing), plans and decoders' settings, but not workers."""
         digest = hashlib.sha256()
         for readers, stream, decoder in zip(self.dataset.readers, self.sampler.streams, self.dataset.decoders, strict=True):
-            shards = [(str(path), count) for reader in readers for path, count in zip(reader.paths, reader.counts, strict=True)]
+            shards = [(str(path), stamp_of(path)) for reader in readers for path in reader.paths]
             settings = {name: value for name, value in vars(decoder).items() if isinstance(value, _PLAIN)}
             place = (stream.rank, stream.world_size, stream.seed, stream.carry, stream.batch_sizes, list(map(str, stream.buckets)))
-            told = (shards, [reader.num_bytes for reader in readers], place, sorted(settings.items()), type(decoder).__qualname__)
-            digest.update(repr(told).encode())
+            digest.update(repr((shards, place, sorted(settings.items()), type(decoder).__qualname__)).encode())
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, int]:

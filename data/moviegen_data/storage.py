@@ -133,6 +133,15 @@ def size_of(place: Place) -> int:
     return place.size() if isinstance(place, RemotePath) else place.stat().st_size
 
 
+def stamp_of(place: Place) -> str:
+    """A text that changes when a shard is written anew, as far as its file system tells."""
+    if isinstance(place, RemotePath):
+        fs, path = file_system(place.url)
+        return str(patiently(place.url, lambda: fs.ukey(path)))
+    found = place.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
 def patiently(what: str, ask: Callable[[], Answer]) -> Answer:
     """Ask a store, again after a pause where it fails for reasons that pass.
 

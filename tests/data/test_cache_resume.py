@@ -210,3 +210,16 @@ def test_what_overflows_the_precision_is_told(shards, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="latent of 'shards-0000' was to be kept in fp16; it holds NaN or infinite values"):
         cache(shards, str(tmp_path / "cache"), dtype="fp16")
     cache(shards, str(tmp_path / "cache"), dtype="bf16")
+
+
+def test_shards_written_anew_with_the_same_sizes_are_other_shards(make_shards, tmp_path, monkeypatch):
+    shards = str(make_shards(num_samples=23, max_samples=10, num_frames=6))
+    cache(shards, str(tmp_path / "cache"))
+    with pytest.raises(FileExistsError, match="already holds"):
+        for path in Path(shards).glob("*.tar"):
+            os.utime(path, ns=(0, 1_000_000_000))
+        cache(shards, str(tmp_path / "cache"))
+    count, encode = [0], Pooling.predict_step
+    monkeypatch.setattr(Pooling, "predict_step", lambda *arguments: (count.__setitem__(0, count[0] + 1), encode(*arguments))[1])
+    cache(shards, str(tmp_path / "cache"), overwrite=True)
+    assert count[0] == 8, "all is encoded again"
