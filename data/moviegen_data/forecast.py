@@ -83,9 +83,8 @@ def why_none(buckets: Sequence[Bucket], duration_s: float | None) -> str:
 def forecast_lines(answer: dict[str, Any], num_ranks: int) -> list[str]:
     """A forecast for people."""
     rows = answer["batches"]
-    lines = [
-        f"  batches of an epoch{'' if num_ranks == 1 else f' on each of {num_ranks} ranks'}, shapes in order of frames x rows x columns:"
-    ]
+    ranks = "" if num_ranks == 1 else f" on each of {num_ranks} ranks"
+    lines = [f"  batches of an epoch{ranks} (frames x rows x columns):"]
     for row in rows:
         ends = f", {row['num_left']} left for the next epoch" if row["num_left"] else ""
         ends = f", {row['num_repeated']} come twice: fewer than a step needs" if row["num_repeated"] else ends

@@ -181,6 +181,7 @@ class ShardLoader(DataLoader):
 
     used: Callable[[], float] | None = None
     as_bytes = False
+    _floats: RecycledMemory | None = None  # kept from epoch to epoch
 
     def __iter__(self) -> Iterator[MediaBatch]:
         sampler: PlanSampler = self.sampler
@@ -188,14 +189,16 @@ class ShardLoader(DataLoader):
         self._handed_out = handed_out
         iterator = super().__iter__()
         sampler.first_batch = 0
-        empty, memory = True, RecycledMemory()
+        empty = True
+        if self._floats is None:
+            self._floats = RecycledMemory()
         for loaded in iterator:
             for skip in loaded.skips:
                 self.dataset.report.add(skip)
             self._handed_out += 1
             if loaded.batch is not None:
                 empty = False
-                yield loaded.batch_of_bytes() if self.as_bytes else loaded.take(memory)
+                yield loaded.batch_of_bytes() if self.as_bytes else loaded.take(self._floats)
         if empty and not handed_out:
             raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report.summary()))
 
