@@ -279,7 +279,8 @@ class FlowModel(LightningModule):
             missing = "neither pixels nor latents" if batch.video is None else "pixels, but no autoencoder to encode them"
             raise ValueError(f"the batch holds {missing}; give `model.autoencoder`, or shards with latents and `data.latents: true`")
         with self._frozen_precision():
-            return self.autoencoder.encode(batch.video, sample=self.training).float()
+            # Noise is drawn in the order of the memory: a cache of the same latents then sees the same noise.
+            return self.autoencoder.encode(batch.video, sample=self.training).float().contiguous()
 
     def _check_origin(self, batch: MediaBatch) -> None:
         """Refuse cached latents of another autoencoder, where both are known and compare in full precision."""

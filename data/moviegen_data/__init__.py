@@ -12,8 +12,10 @@ _PUBLIC = {
     "AudioSampleDecoder": "audio_decoding",
     "BatchStream": "plan",
     "Bucket": "buckets",
+    "CaptionData": "caption_data",
     "ImageMix": "mixing",
     "LatentShardWriter": "latents",
+    "MediaLimits": "limits",
     "PlanSampler": "plan",
     "PromptData": "prompts",
     "SampleDecoder": "decoding",
@@ -25,6 +27,7 @@ _PUBLIC = {
     "SkipReport": "faults",
     "Source": "mixing",
     "SourceError": "faults",
+    "TextShardWriter": "texts",
     "ToyWorldData": "toyworld",
     "VideoDecoder": "video",
     "aspect_sizes": "buckets",
@@ -44,7 +47,9 @@ def moviegen_components() -> Iterable[Component]:
     yield Component("data", "moviegen_data.AudioData", "sounds, or videos with sound, or their cached latents, from shards")
     yield Component("data", "moviegen_data.PromptData", "prompts from a list or a file, with fps and camera motion as controls")
     yield Component("data", "moviegen_data.ToyWorldData", "moving shapes with captions and ground truth, rendered while training")
+    yield Component("data", "moviegen_data.CaptionData", "captions of shards with all parts as they are, for caching text embeddings")
     yield Component("callback", "moviegen_data.LatentShardWriter", "the latent cache: what an autoencoder makes of shards, as shards")
+    yield Component("callback", "moviegen_data.TextShardWriter", "the text cache: shards with what text encoders make of their captions")
 
 
 @hookimpl

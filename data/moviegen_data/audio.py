@@ -23,6 +23,7 @@ from torch import Tensor
 
 from moviegen_core.errors import UsageError
 from moviegen_data.faults import SampleError
+from moviegen_data.limits import MediaLimits
 from moviegen_data.resampling import resample
 
 EXTENSIONS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
@@ -84,14 +85,16 @@ class AudioDecoder:
     Args:
         audio_hz: samples per second wanted; the file's own where None.
         channels: 1 mixes down to mono, 2 to stereo (see `resample` for the weights), None keeps the file's own.
+        limits: the longest sounds that are decoded.
     """
 
-    def __init__(self, *, audio_hz: int | None = None, channels: int | None = None) -> None:
+    def __init__(self, *, audio_hz: int | None = None, channels: int | None = None, limits: MediaLimits | None = None) -> None:
         if audio_hz is not None and not _MIN_HZ <= audio_hz <= _MAX_HZ:
             raise UsageError(f"audio_hz={audio_hz} was given", f"sounds have {_MIN_HZ} to {_MAX_HZ} samples per second", "give e.g. 48000")
         if channels not in (None, 1, 2):
             raise UsageError(f"{channels} channels were asked for", "1 is mono and 2 stereo", "give one of them")
         self.audio_hz, self.channels = audio_hz, channels
+        self.limits = limits or MediaLimits()
 
     def probe(self, source: bytes | str | Path) -> AudioInfo:
         """Read headers.
@@ -108,6 +111,7 @@ class AudioDecoder:
             elif container.duration and container.duration > 0:
                 end = ((container.start_time or 0) + container.duration) / av.time_base
             origin = begin if picture is None else picture
+            self.limits.check_sound(0.0 if end is None else end - origin)
             return AudioInfo(
                 audio_hz=stream.rate,
                 num_channels=stream.channels,
@@ -134,7 +138,7 @@ class AudioDecoder:
         hz = self.audio_hz or self.probe(source).audio_hz
         first = round(start_s * hz)
         count = None if duration_s is None else max(1, round(duration_s * hz))
-        stretch = _read(source, first / hz, None if count is None else (first + count) / hz)
+        stretch = _read(source, first / hz, None if count is None else (first + count) / hz, self.limits)
         if not np.isfinite(stretch.samples).all():
             raise SampleError("the sound holds NaN or infinite values", f"between {first / hz:.2f} s and {stretch.end_s:.2f} s")
         audio, begin = stretch.at_rate(hz, self.channels)
@@ -166,15 +170,15 @@ def read_audio(path: str | Path, *, audio_hz: int | None = None, channels: int |
         raise UsageError(f"the sound {path} was given", str(error), "give a file with a sound track that libav reads") from error
 
 
-def pieces(source: bytes | str | Path) -> Iterator[tuple[np.ndarray, int]]:
+def pieces(source: bytes | str | Path, limits: MediaLimits | None = None) -> Iterator[tuple[np.ndarray, int]]:
     """The pieces (c, n) of a whole sound track as they are decoded, with their rate; for looking at long files.
 
     Raises:
-        SampleError: the file cannot be opened or decoded, has no sound, or holds NaN or infinite values.
+        SampleError: the file cannot be opened or decoded, has no sound, is longer than it may be, or holds NaN or infinite values.
     """
     with _opened(source) as container:
         to_float = AudioResampler(format="flt")
-        for frame in _frames(container, _stream(container)):
+        for frame in _frames(container, _stream(container), limits or MediaLimits()):
             time, hz = frame.time, frame.sample_rate
             samples = _planar(to_float, frame)
             if not np.isfinite(samples).all():
@@ -212,36 +216,38 @@ class _Stretch:
         return audio[:, skip:], grid + skip
 
 
-def _read(source: bytes | str | Path, start_s: float, end_s: float | None) -> _Stretch:
+def _read(source: bytes | str | Path, start_s: float, end_s: float | None, limits: MediaLimits) -> _Stretch:
     """Stored samples of a span of the file's clock, with a little more on both sides for the resampler."""
     begin, end = start_s - _MARGIN_S, None if end_s is None else end_s + _MARGIN_S
     if begin > _PREROLL_S:
         with _opened(source) as container:
-            stretch = _collect_from(container, _stream(container), begin, end)
+            stretch = _collect_from(container, _stream(container), begin, end, limits)
         if stretch is not None:
             return stretch
     with _opened(source) as container:
         stream = _stream(container)
-        stretch = _collect(_frames(container, stream), _picture_start(container), begin, end)
+        stretch = _collect(_frames(container, stream, limits), _picture_start(container), begin, end, limits)
         if stretch is None:
             raise SampleError("no sound", f"its {stream.codec_context.name} track is empty")
         return stretch
 
 
-def _collect_from(container: Any, stream: AudioStream, begin_s: float, end_s: float | None) -> _Stretch | None:
+def _collect_from(container: Any, stream: AudioStream, begin_s: float, end_s: float | None, limits: MediaLimits) -> _Stretch | None:
     """Seek to a little before a span; None where the file gives no sound that surely begins before it."""
     try:
         origin = _picture_start(container)
         if origin is None:
-            origin = next((frame.time or 0.0 for frame in _frames(container, stream)), 0.0)
+            origin = next((frame.time or 0.0 for frame in _frames(container, stream, limits)), 0.0)
         container.seek(int((origin + begin_s - _PREROLL_S) / stream.time_base), stream=stream, backward=True, any_frame=False)
-        stretch = _collect(_frames(container, stream), origin, begin_s, end_s)
+        stretch = _collect(_frames(container, stream, limits), origin, begin_s, end_s, limits)
     except (SampleError, av.FFmpegError):
         return None
     return stretch if stretch is not None and stretch.first_s <= begin_s - _PREROLL_S / 4 else None
 
 
-def _collect(frames: Iterator[AudioFrame], origin: float | None, begin_s: float, end_s: float | None) -> _Stretch | None:
+def _collect(
+    frames: Iterator[AudioFrame], origin: float | None, begin_s: float, end_s: float | None, limits: MediaLimits
+) -> _Stretch | None:
     """Put frames onto the file's clock; small jitter of time stamps is ignored, gaps become silence, and overlaps are cut."""
     to_float = AudioResampler(format="flt")
     parts: list[np.ndarray] = []
@@ -261,6 +267,7 @@ def _collect(frames: Iterator[AudioFrame], origin: float | None, begin_s: float,
         if gap_s > _MAX_JITTER_S:
             if gap_s > _MAX_GAP_S:
                 raise SampleError("cannot be decoded", f"its time stamps leap by {gap_s:.0f} s at {end_now:.2f} s")
+            limits.check_sound(end_now + gap_s)
             parts.append(np.zeros((samples.shape[0], round(gap_s * hz)), dtype=np.float32))
         elif gap_s < -_MAX_JITTER_S:
             samples = samples[:, round(-gap_s * hz) :]
@@ -299,13 +306,15 @@ def _opened(source: bytes | str | Path) -> Any:
         raise SampleError("cannot be opened", f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _frames(container: Any, stream: AudioStream) -> Iterator[AudioFrame]:
-    count = 0
+def _frames(container: Any, stream: AudioStream, limits: MediaLimits) -> Iterator[AudioFrame]:
+    count, duration_s = 0, 0.0
     try:
         for frame in container.decode(stream):
             if frame.samples:
                 yield frame
                 count += 1
+                duration_s += frame.samples / max(1, frame.sample_rate)
+                limits.check_sound(duration_s)
     except (av.FFmpegError, ValueError) as error:
         raise SampleError("cannot be decoded", f"{type(error).__name__}: {error} after {count} pieces of sound") from error
 

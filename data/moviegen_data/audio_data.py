@@ -13,6 +13,7 @@ from moviegen_data.datamodule import ShardData, Urls
 from moviegen_data.decoding import ClipPosition
 from moviegen_data.faults import SampleError, Skip
 from moviegen_data.grouping import group_by_latent_shape
+from moviegen_data.limits import MediaLimits
 from moviegen_data.loudness import LOWEST_DB, Normalize
 from moviegen_data.mixing import Source
 from moviegen_data.reader import ShardReader
@@ -55,11 +56,17 @@ class AudioData(ShardData):
         batch_size: samples in a batch on each rank.
         batch_sizes: that number for each duration in place of the one for all.
         num_workers: processes that decode; 0 decodes in the main one.
+        prefetch_bytes: most bytes of batches that workers may have ready or in the making, counted by the largest batch there can be;
+            two batches a worker unless given.
         seed: root of all randomness.
         shuffle: false reads training shards in their own order.
         batches_per_epoch: length of a training epoch on every rank; once through the samples unless given.
         require_caption: a sample without a caption is a bad sample; otherwise its caption is empty.
         clip_position: where in a longer sound a training chunk starts; validation takes the middle where this says random.
+        decode_threads: threads of the video codec in each process that decodes; with workers 1 is best.
+        limits: the largest media that are decoded; larger ones are bad samples.
+        scale_on_device: hand pixels over as bytes, and make floats in [-1, 1] of them where the model is. Batches taken from a loader
+            without a Trainer then hold bytes.
         pin_memory: hand batches out in pinned memory, for copies to a GPU.
 
     Raises:
@@ -91,16 +98,22 @@ class AudioData(ShardData):
         batch_size: int = 4,
         batch_sizes: list[int] | None = None,
         num_workers: int = 0,
+        prefetch_bytes: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
         batches_per_epoch: int | None = None,
         require_caption: bool = False,
         clip_position: ClipPosition = "random",
+        decode_threads: int = 1,
+        limits: MediaLimits | None = None,
+        scale_on_device: bool = False,
         pin_memory: bool = False,
     ) -> None:
         super().__init__(
             urls=urls, val_urls=val_urls, predict_urls=predict_urls, batch_size=batch_size, num_workers=num_workers, seed=seed,
-            shuffle=shuffle, latents=latents, batches_per_epoch=batches_per_epoch, clip_position=clip_position, pin_memory=pin_memory,
+            shuffle=shuffle, latents=latents, batches_per_epoch=batches_per_epoch, clip_position=clip_position, limits=limits,
+            decode_threads=decode_threads,
+            pin_memory=pin_memory, prefetch_bytes=prefetch_bytes, scale_on_device=scale_on_device,
         )  # fmt: skip
         if latents and (durations or duration_weights or batch_sizes or video):
             raise UsageError(
@@ -137,6 +150,8 @@ class AudioData(ShardData):
             "latents": latents,
             "text": text,
             "require_caption": require_caption,
+            "num_threads": decode_threads,
+            "limits": self.limits,
         }
         self.decoder(clip_position=clip_position)  # refuses what cannot be decoded to, before shards are opened
 

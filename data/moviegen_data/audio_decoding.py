@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from moviegen_data.audio import EXTENSIONS as SOUNDS
@@ -13,8 +13,10 @@ from moviegen_data.audio import AudioDecoder, Sound
 from moviegen_data.audio_buckets import AudioBucket
 from moviegen_data.decoding import VIDEOS, ClipPosition, Decoded, SampleDecoder, number_of
 from moviegen_data.faults import SampleError
+from moviegen_data.limits import MediaLimits
 from moviegen_data.loudness import Normalize, gain
 from moviegen_data.reader import Sample
+from moviegen_data.rows import LatentRows
 from moviegen_data.sound import check_sound
 from moviegen_data.tensors import read_visual
 
@@ -39,6 +41,8 @@ class AudioSampleDecoder(SampleDecoder):
         text: read precomputed text embeddings.
         require_caption: a sample without a caption is a bad sample.
         clip_position: where in a longer sound the chunk starts.
+        num_threads: threads of the video codec.
+        limits: the largest media that are decoded.
     """
 
     def __init__(
@@ -57,9 +61,13 @@ class AudioSampleDecoder(SampleDecoder):
         text: bool = False,
         require_caption: bool = False,
         clip_position: ClipPosition = "random",
+        num_threads: int = 1,
+        limits: MediaLimits | None = None,
     ) -> None:
-        super().__init__(latents=latents, text=text, require_caption=require_caption, clip_position=clip_position)
-        self.sounds = AudioDecoder(audio_hz=audio_hz, channels=audio_channels)
+        super().__init__(
+            latents=latents, text=text, require_caption=require_caption, clip_position=clip_position, num_threads=num_threads, limits=limits
+        )
+        self.sounds = AudioDecoder(audio_hz=audio_hz, channels=audio_channels, limits=self.limits)
         self.audio_hz, self.audio_channels = audio_hz, audio_channels
         self.video, self.visual_features, self.missing_audio = video, visual_features, missing_audio
         self.normalize, self.target_db, self.max_silence, self.hold_last = normalize, target_db, max_silence, hold_last
@@ -68,6 +76,11 @@ class AudioSampleDecoder(SampleDecoder):
         """Frames, rows and columns beside the sounds of a bucket."""
         wanted = self.video and not self.latents and bucket.with_picture
         return (bucket.num_frames, bucket.height, bucket.width) if wanted else None
+
+    def num_bytes(self, sample: Sample, bucket: AudioBucket) -> int:
+        """Bytes that a decoded sample of a bucket takes in a batch."""
+        sound = 0 if self.latents else 4 * self.audio_channels * round(bucket.duration_s * self.audio_hz)
+        return super().num_bytes(sample, bucket) + sound
 
     def has_picture(self, sample: Sample) -> bool:
         """True where a sample brings all that is wanted beside the sound."""
@@ -106,15 +119,17 @@ class AudioSampleDecoder(SampleDecoder):
                 raise
             return self.videos.probe(sample[extension]).duration_s
 
-    def __call__(self, sample: Sample, bucket: AudioBucket, out: Float[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
-        """Decode one sample; its pixels go into `out`.
+    def __call__(
+        self, sample: Sample, bucket: AudioBucket, out: Shaped[Tensor, "3 t h w"] | LatentRows | None, seed: tuple[int, ...]
+    ) -> Decoded:
+        """Decode one sample; its pixels go into `out`, or its latent into the next row.
 
         Raises:
             SampleError: the sample cannot be used.
         """
         metadata, latent, sound, fps = dict(sample.metadata), None, None, None
         if self.latents:
-            latent, fps = self._latent(sample, bucket, metadata)
+            latent, fps = self._latent(sample, metadata, out)
             extras = self._features(sample, None, 0.0) if self.visual_features and bucket.with_picture else {}
         else:
             start_s, fps = self._place(sample, bucket, out, seed)
@@ -152,7 +167,7 @@ class AudioSampleDecoder(SampleDecoder):
             raise SampleError("no sound", f"it has {', '.join(sample) or 'nothing'}")
         data = sample[extension]
         if self.max_silence < 1.0 and "silence" not in sample.metadata:
-            self._refuse_silence(check_sound(data)["silence"])
+            self._refuse_silence(check_sound(data, self.limits)["silence"])
         try:
             sound = self.sounds.decode(data, start_s=start_s, duration_s=bucket.duration_s)
         except SampleError as error:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
+from moviegen_core.batch import MediaBatch
 from moviegen_core.callbacks.termination import leave_process_group
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.files import write_bytes
@@ -17,13 +19,16 @@ from moviegen_data.buckets import Bucket
 from moviegen_data.decoding import ClipPosition, SampleDecoder
 from moviegen_data.faults import SkipReport, logger
 from moviegen_data.grouping import group_by_bucket, group_by_latent_shape, latent_bucket
+from moviegen_data.limits import MediaLimits
 from moviegen_data.loader import LoadedBatch, ShardDataset, ShardLoader
 from moviegen_data.mixing import ImageMix, Source
 from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchStream, BucketPart, PlanSampler
 from moviegen_data.reader import ShardReader
+from moviegen_data.transforms import floats_of
 
 Urls = str | list[str] | list[Source]
+_MOST_AHEAD = 32
 
 
 class ShardData(LightningDataModule):
@@ -43,6 +48,8 @@ class ShardData(LightningDataModule):
         fps: frames per second of a clip; null takes each file's own rate.
         batch_size: samples in a batch on each rank.
         num_workers: processes that decode; 0 decodes in the main one.
+        prefetch_bytes: most bytes of batches that workers may have ready or in the making, counted by the largest batch there can be;
+            two batches a worker unless given.
         seed: root of all randomness.
         shuffle: false reads training shards in their own order.
         latents: read cached latents (`KEY.latent.safetensors`) instead of pixels; a batch has one shape of them. Where `num_frames`,
@@ -55,7 +62,11 @@ class ShardData(LightningDataModule):
         camera_prefix: put `camera_motion` of the json before the caption, "zoom in. a caption" (3.2.1, B.2).
         require_caption: a sample without a caption is a bad sample; otherwise its caption is empty.
         clip_position: where in a longer video a training clip starts; validation takes the middle where this says random.
-        pin_memory: hand batches out in pinned memory, for copies to a GPU.
+        decode_threads: threads of the video codec in each process that decodes; with workers 1 is best.
+        limits: the largest media that are decoded; larger ones are bad samples.
+        scale_on_device: hand pixels over as bytes, and make floats in [-1, 1] of them where the model is: a quarter of the memory and of
+            the copies. Batches taken from a loader without a Trainer then hold bytes.
+        pin_memory: hand batches out in pinned memory, for copies to a GPU; with `scale_on_device` their pixels too.
 
     Raises:
         UsageError: a shard is missing, there is nothing to read, or two settings contradict each other.
@@ -73,6 +84,7 @@ class ShardData(LightningDataModule):
         fps: float | None = 16.0,
         batch_size: int = 4,
         num_workers: int = 0,
+        prefetch_bytes: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
         latents: bool = False,
@@ -84,11 +96,15 @@ class ShardData(LightningDataModule):
         camera_prefix: bool = False,
         require_caption: bool = False,
         clip_position: ClipPosition = "random",
+        decode_threads: int = 1,
+        limits: MediaLimits | None = None,
+        scale_on_device: bool = False,
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
         require_at_least(1, batch_size=batch_size, batches_per_epoch=1 if batches_per_epoch is None else batches_per_epoch)
         require_at_least(0, num_workers=num_workers)
+        require_at_least(1, decode_threads=decode_threads)
         if latents and buckets:
             raise UsageError("latents and buckets were given", "cached latents bring their own shapes", "leave one of the two out")
         self.urls, self.val_urls, self.predict_urls = urls, val_urls, predict_urls
@@ -99,6 +115,7 @@ class ShardData(LightningDataModule):
         self.bucketed = bool(buckets)
         self.batch_size, self.num_workers, self.seed, self.shuffle = batch_size, num_workers, seed, shuffle
         self.latents, self.images, self.batches_per_epoch = latents, images, batches_per_epoch
+        self.limits, self.prefetch_bytes = limits or MediaLimits(), prefetch_bytes
         self.decoding: dict[str, Any] = {
             "latents": latents,
             "text": text,
@@ -106,9 +123,11 @@ class ShardData(LightningDataModule):
             "camera_prefix": camera_prefix,
             "require_caption": require_caption,
             "encoded": {name.removeprefix("num_"): size for name, size in given.items()} if latents else {},
+            "num_threads": decode_threads,
+            "limits": self.limits,
         }
         self.clip_position: ClipPosition = clip_position
-        self.pin_memory = pin_memory
+        self.scale_on_device, self.pin_memory = scale_on_device, pin_memory
         self._readers: dict[str, ShardReader] = {}
         self._datasets: list[ShardDataset] = []
         self._log_dir: str | None = None
@@ -157,7 +176,7 @@ class ShardData(LightningDataModule):
             empty = np.empty(0, dtype=np.int64)
             return [latent_bucket(shape) for shape in shapes], [[group.get(shape, empty) for shape in shapes] for group in groups], None
         if self.bucketed:
-            return buckets, [group_by_bucket(reader, buckets) for reader in readers], None
+            return buckets, [group_by_bucket(reader, buckets, self.limits) for reader in readers], None
         return buckets, [[None] for _ in readers], None
 
     # -- what was skipped ------------------------------------------------------------------------------------------------------------
@@ -204,16 +223,37 @@ class ShardData(LightningDataModule):
         sampler = PlanSampler(*streams, **share, batches_per_epoch=self.batches_per_epoch if carry else None)
         dataset = ShardDataset(readers, sampler, [self.decoder(clip_position=position) for _ in streams], seed=self.seed)
         self._datasets.append(dataset)
-        return ShardLoader(
+        loader = ShardLoader(
             dataset,
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,
+            prefetch_factor=self._prefetch(dataset),
             collate_fn=_same,
             worker_init_fn=leave_process_group,
             pin_memory=self.pin_memory and torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
+        loader.as_bytes = self.scale_on_device
+        return loader
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Scale pixels that came as bytes."""
+        return replace(batch, video=floats_of(batch.video)) if isinstance(batch, MediaBatch) and _are_bytes(batch.video) else batch
+
+    def _prefetch(self, dataset: ShardDataset) -> int | None:
+        """Batches that each worker may be ahead."""
+        if not self.num_workers or self.prefetch_bytes is None:
+            return None
+        largest = max(1, dataset.largest_batch_bytes())
+        batches = self.prefetch_bytes // (self.num_workers * largest)
+        if batches < 1:
+            raise UsageError(
+                f"prefetch_bytes={self.prefetch_bytes} was given",
+                f"{self.num_workers} workers with one batch of up to {largest} bytes each need {self.num_workers * largest}",
+                "give as many, fewer workers, or smaller batches",
+            )
+        return min(batches, _MOST_AHEAD)
 
     def _image_streams(self, mix: ImageMix | None) -> list[tuple[list[ShardReader], BatchStream]]:
         if mix is None:
@@ -254,7 +294,7 @@ class ShardData(LightningDataModule):
     def _reader(self, urls: str | list[str]) -> ShardReader:
         name = json.dumps(urls)
         if name not in self._readers:
-            self._readers[name] = ShardReader(urls)
+            self._readers[name] = ShardReader(urls, limits=self.limits)
         return self._readers[name]
 
 
@@ -272,6 +312,10 @@ def as_sources(urls: Urls) -> list[Source]:
             f"{urls} was given", f"{len(weighted)} of {len(urls)} have weights", "give every source as {urls: ..., weight: ...}, or none"
         )
     return weighted or [Source(list(urls))]
+
+
+def _are_bytes(pixels: torch.Tensor | None) -> bool:
+    return pixels is not None and pixels.dtype == torch.uint8
 
 
 def _same(loaded: LoadedBatch) -> LoadedBatch:

@@ -1,11 +1,13 @@
 """From a sample's bytes to what a batch is made of."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from moviegen_core.prompts import with_camera_motion, with_fps
@@ -13,8 +15,10 @@ from moviegen_data.buckets import Bucket
 from moviegen_data.faults import SampleError
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import decode_picture
+from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import Sample
-from moviegen_data.tensors import latent_header, read_latent, read_text
+from moviegen_data.rows import LatentRows
+from moviegen_data.tensors import HEADER_BYTES, latent_header, read_latent, read_text, require_finite
 from moviegen_data.video import VideoDecoder
 
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
@@ -60,6 +64,7 @@ class SampleDecoder:
         clip_position: where in a longer video the clip starts.
         num_threads: threads of the video codec.
         encoded: sizes (`frames`, `height`, `width`) of the clips that latents must have been made from, where their json says it.
+        limits: the largest media that are decoded.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class SampleDecoder:
         clip_position: ClipPosition = "random",
         num_threads: int = 1,
         encoded: Mapping[str, int] | None = None,
+        limits: MediaLimits | None = None,
     ) -> None:
+        self.limits = limits or MediaLimits()
         self.encoded = dict(encoded or {})
         self.latents, self.text = latents, text
         self.fps_prefix, self.camera_prefix, self.require_caption = fps_prefix, camera_prefix, require_caption
@@ -81,8 +88,10 @@ class SampleDecoder:
         self.num_threads = num_threads
         self._videos: VideoDecoder | None = None
 
-    def __call__(self, sample: Sample, bucket: Bucket, out: Float[Tensor, "3 t h w"] | None, seed: tuple[int, ...]) -> Decoded:
-        """Decode one sample; its pixels go into `out`.
+    def __call__(
+        self, sample: Sample, bucket: Bucket, out: Shaped[Tensor, "3 t h w"] | LatentRows | None, seed: tuple[int, ...]
+    ) -> Decoded:
+        """Decode one sample; its pixels go into `out`, as floats in [-1, 1] or as bytes, or its latent into the next row.
 
         Raises:
             SampleError: the sample cannot be used.
@@ -90,7 +99,7 @@ class SampleDecoder:
         metadata = dict(sample.metadata)
         latent = None
         if self.latents:
-            latent, fps = self._latent(sample, bucket, metadata)
+            latent, fps = self._latent(sample, metadata, out)
         else:
             fps = self._pixels(sample, bucket, out, metadata, seed)
         return Decoded(
@@ -106,6 +115,13 @@ class SampleDecoder:
     def pixel_shape(self, bucket: Bucket) -> tuple[int, int, int] | None:
         """Frames, rows and columns that are decoded for a sample of a bucket; None where no pixels are."""
         return None if self.latents else (bucket.num_frames, bucket.height, bucket.width)
+
+    def num_bytes(self, sample: Sample, bucket: Bucket) -> int:
+        """Bytes that a sample takes on its way from a worker; what is small beside pixels, latents and sounds is not counted."""
+        shape = self.pixel_shape(bucket)
+        if self.latents:
+            return sample.size("latent.safetensors") if "latent.safetensors" in sample else 0
+        return 0 if shape is None else 3 * math.prod(shape)  # workers hand over bytes
 
     def extras(self, sample: Sample, metadata: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Further tensors of a sample by name; of equal shape in all samples of a batch. None here."""
@@ -132,7 +148,7 @@ class SampleDecoder:
             if extension in sample:
                 if bucket.num_frames > 1:
                     raise SampleError("too short", f"a picture, where {bucket.num_frames} frames are wanted")
-                decode_picture(sample[extension], out)
+                decode_picture(sample[extension], out, self.limits)
                 return None
         raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
 
@@ -146,7 +162,7 @@ class SampleDecoder:
     def videos(self) -> VideoDecoder:
         """The decoder of videos, made when it is first used."""
         if self._videos is None:
-            self._videos = VideoDecoder(num_threads=self.num_threads)
+            self._videos = VideoDecoder(num_threads=self.num_threads, limits=self.limits)
         return self._videos
 
     def position(self, seed: tuple[int, ...]) -> float:
@@ -155,12 +171,10 @@ class SampleDecoder:
             return float(np.random.default_rng(seed).random())
         return 0.5 if self.clip_position == "middle" else 0.0
 
-    def _latent(self, sample: Sample, bucket: Bucket, metadata: dict[str, Any]) -> tuple[Tensor, float | None]:
+    def _latent(self, sample: Sample, metadata: dict[str, Any], out: LatentRows | None) -> tuple[Tensor, float | None]:
         if "latent.safetensors" not in sample:
             raise SampleError("no cached latent", f"it has {', '.join(sample)}")
-        data = sample.buffer("latent.safetensors")
-        latent = read_latent(data)
-        metadata["latent"] = latent_header(data)[2]
+        latent, metadata["latent"] = _read_latent(sample, out)
         encoded = metadata.get("encoded") or {}
         other = {name: encoded[name] for name, size in self.encoded.items() if encoded.get(name, size) != size}
         if other:
@@ -179,6 +193,24 @@ class SampleDecoder:
         return self.__dict__ | {"_videos": None}
 
 
+def _read_latent(sample: Sample, rows: LatentRows | None) -> tuple[Tensor, dict[str, str]]:
+    """A latent and its metadata, read into the batch's own memory where there are rows."""
+    size, row = sample.size("latent.safetensors"), None
+    if rows is not None:
+        try:
+            shape, dtype, told, first = latent_header(sample.head("latent.safetensors", HEADER_BYTES))
+        except SampleError:  # perhaps a header that is longer
+            shape = ()
+        if len(shape) in (2, 4) and first + math.prod(shape) * dtype.itemsize <= size:
+            row = rows.next(shape, dtype)
+    if row is None:
+        data = sample.buffer("latent.safetensors")
+        return read_latent(data), latent_header(data)[2]
+    sample.read_into("latent.safetensors", row.view(-1).view(torch.uint8).numpy(), first)
+    require_finite(row.view(-1), shape)
+    return row, told
+
+
 def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | None]:
     """Rows, columns and seconds of a sample as shown: from its json, or from the media where the json does not say."""
     record = sample.metadata
@@ -193,7 +225,7 @@ def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | No
         if extension in sample:
             from moviegen_data.image import open_picture
 
-            picture = open_picture(sample[extension])
+            picture = open_picture(sample[extension], videos.limits)
             return picture.height, picture.width, None
     raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
 

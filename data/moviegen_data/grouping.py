@@ -7,19 +7,18 @@ import numpy as np
 from moviegen_data.buckets import Bucket, assign
 from moviegen_data.decoding import geometry
 from moviegen_data.faults import SampleError, Skip
+from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import ShardReader
-from moviegen_data.tensors import latent_header
+from moviegen_data.tensors import HEADER_BYTES, latent_header
 from moviegen_data.video import VideoDecoder
 
-_HEADER_BYTES = 4096
 
-
-def group_by_bucket(reader: ShardReader, buckets: Sequence[Bucket]) -> list[np.ndarray]:
+def group_by_bucket(reader: ShardReader, buckets: Sequence[Bucket], limits: MediaLimits | None = None) -> list[np.ndarray]:
     """Sample numbers of each bucket; sizes come from the samples' json, or from the media where it does not say.
 
     Samples that fit no bucket are noted in the reader's report.
     """
-    videos = VideoDecoder()
+    videos = VideoDecoder(limits=limits)
     chosen: list[list[int]] = [[] for _ in buckets]
     for number in range(len(reader)):
         try:
@@ -64,7 +63,7 @@ def _latent_shape(reader: ShardReader, number: int) -> tuple[int, ...] | None:
         sample = reader[number]
         if "latent.safetensors" not in sample:
             raise SampleError("no cached latent", f"it has {', '.join(sample)}")
-        return latent_header(sample.head("latent.safetensors", _HEADER_BYTES))[0]
+        return latent_header(sample.head("latent.safetensors", HEADER_BYTES))[0]
     except SampleError as error:
         reader.report.add(Skip(*reader.name(number), error.cause, error.detail))
         return None

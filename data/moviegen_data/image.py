@@ -1,33 +1,37 @@
 """Decoding pictures: orientation honoured, any mode brought to RGB, resized and cropped to a bucket."""
 
 import io
-import warnings
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from moviegen_data.faults import SampleError
+from moviegen_data.limits import MediaLimits
 from moviegen_data.transforms import cover, write_pixels
 
 EXTENSIONS = ("png", "jpg", "jpeg", "webp")
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP")  # by content; others Pillow would read through programs it starts
+_PILLOWS_LIMIT = threading.Lock()
 
 
-def open_picture(data: bytes) -> Image.Image:
+def open_picture(data: bytes, limits: MediaLimits | None = None) -> Image.Image:
     """Decode a picture to RGB as a viewer shows it; transparency is laid on white.
 
     Raises:
         SampleError: the bytes are no picture, or one too large to be meant seriously.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
-            picture.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SampleError("too large", str(error)) from error
+        with _only_our_limits():
+            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+            (limits or MediaLimits()).check_size(picture.height, picture.width)
+        picture.load()
+    except SampleError:
+        raise
     except Exception as error:  # Pillow's codecs raise whatever their formats make them raise
         raise SampleError("cannot be opened", f"{type(error).__name__}: {error}") from error
     picture = ImageOps.exif_transpose(picture)
@@ -41,11 +45,22 @@ def open_picture(data: bytes) -> Image.Image:
     return picture.convert("RGB")
 
 
-def decode_picture(data: bytes, out: Float[Tensor, "3 1 h w"]) -> None:
+@contextmanager
+def _only_our_limits() -> Iterator[None]:
+    """Pillow has one limit for the whole process, told by the same header; ours holds alone while a header is read."""
+    with _PILLOWS_LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def decode_picture(data: bytes, out: Shaped[Tensor, "3 1 h w"], limits: MediaLimits | None = None) -> None:
     """Fill `out` with the picture, scaled to cover it and cropped to its middle."""
-    picture = open_picture(data)
+    picture = open_picture(data, limits)
     placement = cover(picture.height, picture.width, *out.shape[2:])
+    (limits or MediaLimits()).check_scaled(placement.scaled_height, placement.scaled_width)
     picture = picture.resize((placement.scaled_width, placement.scaled_height), Image.Resampling.BICUBIC)
     picture = picture.crop((placement.left, placement.top, placement.left + placement.width, placement.top + placement.height))
-    pixels = torch.from_numpy(np.array(picture))
-    write_pixels(list(pixels.permute(2, 0, 1)), out[:, 0])
+    write_pixels(list(np.asarray(picture).transpose(2, 0, 1)), out[:, 0])

@@ -2,19 +2,20 @@
 
 import json as json_format
 from collections import Counter
-from collections.abc import Sequence
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from moviegen_core.errors import UsageError
 from moviegen_data.audio import EXTENSIONS as SOUNDS
-from moviegen_data.buckets import Bucket, assign
+from moviegen_data.buckets import Bucket, paper_buckets
 from moviegen_data.decoding import VIDEOS, geometry
 from moviegen_data.faults import SampleError, Skip
+from moviegen_data.forecast import Forecast, forecast_lines
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import open_picture
+from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import Sample, ShardReader
 from moviegen_data.sound import check_sound
 from moviegen_data.tensors import latent_header, read_latent, read_text, read_visual
@@ -29,10 +30,11 @@ def inspect(
     height: int | None = None,
     width: int | None = None,
     fps: float | None = None,
-    buckets: list[Bucket] | None = None,
+    buckets: list[Bucket] | Literal["paper_256", "paper_768"] | None = None,
     batch_size: int = 4,
     num_ranks: int = 1,
     decode: bool = False,
+    limits: MediaLimits | None = None,
 ) -> dict[str, Any]:
     """Tell what shards hold: counts, sizes, durations, resolutions, parts, bad members, and the batches of given buckets.
 
@@ -43,10 +45,12 @@ def inspect(
         height: rows in pixels, likewise.
         width: columns in pixels, likewise.
         fps: frames per second of a clip, likewise; the file's own rate unless given.
-        buckets: shapes of batches to count, in place of the four above.
+        buckets: shapes of batches to count, in place of the four above: a list, or the 25 of the paper (Table 2, five aspect ratios) at
+            an area of 256 x 256 or 768 x 768 pixels.
         batch_size: samples in a batch on each rank.
         num_ranks: ranks that share the samples.
         decode: decode every video to its end; otherwise only its first frame.
+        limits: the largest media that are decoded; larger ones are bad samples.
 
     Raises:
         UsageError: a shard is missing or there is no sample at all, or a size is given without the others.
@@ -54,41 +58,47 @@ def inspect(
     sizes = (num_frames, height, width)
     if any(size is not None for size in sizes) and (None in sizes or buckets):
         raise UsageError(f"num_frames, height, width = {sizes} were given", "the three come together, without buckets", "give all of them")
+    if isinstance(buckets, str):
+        buckets = paper_buckets(area_px=int(buckets.removeprefix("paper_")) ** 2)
     shapes = buckets or ([] if num_frames is None else [Bucket(num_frames=num_frames, height=height, width=width, fps=fps)])
-    reader = ShardReader(path)
-    found = _Findings(shapes, decode)
+    limits = limits or MediaLimits()
+    reader = ShardReader(path, limits=limits)
+    forecast = Forecast(shapes, batch_size, num_ranks) if shapes else None
+    found = _Findings(forecast, decode, limits)
     for number in tqdm(range(len(reader)), desc="inspecting", unit="sample", disable=True if json else None):
         try:
             found.look(reader[number])
         except SampleError as error:
-            reader.report.add(Skip(*reader.name(number), error.cause, error.detail))
+            place, key = reader.name(number)
+            reader.report.add(Skip(place, key, error.cause, error.detail))
+            if forecast is not None:
+                forecast.lose(key, error.cause)
     answer = {
         "path": str(path),
         "schema": 1,
         "num_shards": len(reader.paths),
         "num_samples": len(reader),
-        "num_bytes": sum(shard.stat().st_size for shard in reader.paths),
+        "num_bytes": reader.num_bytes,
         **found.as_dict(),
         "bad": [vars(skip) for skip in reader.report.skips.values()],
-        "batches": found.batches(batch_size * num_ranks),
+        **(forecast.as_dict() if forecast is not None else {"batches": []}),
     }
-    print(json_format.dumps(answer) if json else _lines(answer))
+    print(json_format.dumps(answer) if json else _lines(answer, num_ranks))
     return answer
 
 
 class _Findings:
     """What the samples have in common and what not."""
 
-    def __init__(self, buckets: Sequence[Bucket], decode: bool) -> None:
-        self.buckets, self.decode = buckets, decode
-        self.videos = VideoDecoder()
+    def __init__(self, forecast: Forecast | None, decode: bool, limits: MediaLimits) -> None:
+        self.forecast, self.decode, self.limits = forecast, decode, limits
+        self.videos = VideoDecoder(limits=limits)
         self.parts: Counter[str] = Counter()
         self.resolutions: Counter[str] = Counter()
         self.rates: Counter[str] = Counter()
         self.latents: Counter[str] = Counter()
         self.texts: Counter[str] = Counter()
         self.sounds: Counter[str] = Counter()
-        self.filled: Counter[int | None] = Counter()
         self.durations: list[float] = []
         self.num_captions = 0
 
@@ -111,6 +121,8 @@ class _Findings:
             self._size(sample)
         elif not any(extension in sample for extension in (*SOUNDS, "latent.safetensors", "text.safetensors")):
             raise SampleError("no video or picture", f"it has {', '.join(sample)}")
+        elif self.forecast is not None:
+            self.forecast.lose(sample.key, "no video or picture")
 
     def _size(self, sample: Sample) -> None:
         height, width, duration_s = geometry(sample, self.videos)
@@ -120,18 +132,17 @@ class _Findings:
             self.rates[f"{rate:g}"] += 1
         if duration_s is not None:
             self.durations.append(duration_s)
-        if self.buckets:
-            number = assign(self.buckets, height=height, width=width, duration_s=duration_s)
-            too_short = number is not None and self.buckets[number].num_frames > 1 and not any(extension in sample for extension in VIDEOS)
-            self.filled[None if too_short else number] += 1
+        if self.forecast is not None:
+            is_video = any(extension in sample for extension in VIDEOS)
+            self.forecast.add(sample.key, height=height, width=width, duration_s=duration_s, is_video=is_video)
 
     def _decode(self, sample: Sample, extension: str) -> None:
         if extension in VIDEOS:
             self.videos.count(sample[extension]) if self.decode else self.videos.probe(sample[extension])
         elif extension in IMAGES:
-            open_picture(sample[extension])
+            open_picture(sample[extension], self.limits)
         elif extension in SOUNDS:
-            facts = check_sound(sample[extension])
+            facts = check_sound(sample[extension], self.limits)
             self.sounds[f"{facts['audio_hz']} Hz, {facts['num_channels']} ch"] += 1
             if not any(other in sample for other in VIDEOS):
                 self.durations.append(facts["duration_s"])
@@ -151,18 +162,8 @@ class _Findings:
             "sounds": dict(self.sounds.most_common()),
         }
 
-    def batches(self, samples_per_step: int) -> list[dict[str, Any]]:
-        """For each bucket the samples it takes, and the batches a training epoch makes of them."""
-        rows = []
-        for number, bucket in enumerate(self.buckets):
-            count = self.filled[number]
-            rows.append({"bucket": str(bucket), "num_samples": count, "num_batches": max(1, count // samples_per_step) if count else 0})
-        if self.buckets and self.filled[None]:
-            rows.append({"bucket": "none", "num_samples": self.filled[None], "num_batches": 0})
-        return rows
 
-
-def _lines(answer: dict[str, Any]) -> str:
+def _lines(answer: dict[str, Any], num_ranks: int) -> str:
     spread = answer["duration_s"]
     lines = [
         f"{answer['path']}: {answer['num_samples']} samples in {answer['num_shards']} shards, {answer['num_bytes'] / 1e6:.1f} MB",
@@ -182,8 +183,8 @@ def _lines(answer: dict[str, Any]) -> str:
     ):
         if answer[name]:
             lines.append(f"  {title:<13} {_counts(answer[name])}")
-    for row in answer["batches"]:
-        lines.append(f"  bucket {row['bucket']}: {row['num_samples']} samples, {row['num_batches']} batches")
+    if answer["batches"]:
+        lines += forecast_lines(answer, num_ranks)
     for bad in answer["bad"]:
         lines.append(f"  BAD {bad['key']} of {bad['place']}: {bad['cause']}" + (f" ({bad['detail']})" if bad["detail"] else ""))
     return "\n".join(lines)

@@ -1,24 +1,22 @@
 """The latent cache: what an autoencoder makes of shards, written as shards, so that training need not encode again (A.2)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import LightningModule
 
 from moviegen_core.autoencoder import Autoencoder
-from moviegen_core.callbacks.writers import Prediction, predictions
+from moviegen_core.callbacks.writers import Prediction
 from moviegen_core.errors import UsageError
-from moviegen_core.parallel.place import data_place
-from moviegen_data.shards import ShardWriter
+from moviegen_data.caching import CacheWriter
 from moviegen_data.tensors import latent_bytes, visual_bytes
 
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-class LatentShardWriter(BasePredictionWriter):
+class LatentShardWriter(CacheWriter):
     """Writes the latents that `predict_step` returns into shards, ready for `ShardData(latents=True)`.
 
     Captions and other facts of a sample's json are kept as they were; `encoded` is added, the size and frame rate of the clip that was
@@ -27,11 +25,14 @@ class LatentShardWriter(BasePredictionWriter):
     statistics that normalised it (`latent_mean`, `latent_std`). Shards and index take their names only when all are whole; every process
     that sees samples of its own writes its own set. Generated latents are written the same way.
 
+    A run that was interrupted goes on after its last whole shard when the same command is given again, and ends with the same bytes as
+    one that was not; where the encoder, its statistics, the shards or the settings are others, it begins anew.
+
     Args:
         output: the folder of the shards.
-        dtype: precision the latents are kept in, `bf16` (half the bytes) or `fp32`.
+        dtype: precision the latents are kept in, `bf16` or `fp16` (half the bytes), or `fp32`.
         prefix: first part of the shards' names; the rank is added where there are several processes.
-        max_samples: samples in a shard at most.
+        max_samples: samples in a shard at most; as many are encoded again at most when an interrupted run goes on.
         overwrite: replace shards of this prefix that are already there; otherwise they are an error before anything is encoded.
     """
 
@@ -39,96 +40,66 @@ class LatentShardWriter(BasePredictionWriter):
         self,
         *,
         output: str,
-        dtype: Literal["bf16", "fp32"] = "bf16",
+        dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
         prefix: str = "latents",
         max_samples: int = 1000,
         overwrite: bool = False,
     ) -> None:
-        super().__init__(write_interval="batch")
+        super().__init__(output=output, prefix=prefix, max_samples=max_samples, overwrite=overwrite)
         if dtype not in _DTYPES:
             raise UsageError(f"dtype={dtype!r} was given to LatentShardWriter", f"there are {', '.join(_DTYPES)}", "give one of these")
-        self.output = output
         self.dtype = dtype
-        self.prefix = prefix
-        self.max_samples = max_samples
-        self.overwrite = overwrite
-        self._writer: ShardWriter | None = None
-        self._origin: dict[str, str] = {}
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open this process's shards, and note where the latents come from."""
-        autoencoder = pl_module if isinstance(pl_module, Autoencoder) else getattr(pl_module, "autoencoder", None)
+    def origin(self, model: LightningModule) -> dict[str, str]:
+        """The encoder's checksum and statistics, and the precision the latents are kept in."""
+        autoencoder = model if isinstance(model, Autoencoder) else getattr(model, "autoencoder", None)
         if autoencoder is None:
             raise UsageError(
-                f"LatentShardWriter was given with {type(pl_module).__name__}",
+                f"LatentShardWriter was given with {type(model).__name__}",
                 "latents come from an Autoencoder, or from a model with an `autoencoder`",
                 "predict with one of these, or remove the callback",
             )
-        self._origin = {
+        return {
             "encoder": autoencoder.checksum(),
             "latent_mean": json.dumps(autoencoder.latent_mean.tolist()),
             "latent_std": json.dumps(autoencoder.latent_std.tolist()),
         }
-        place = data_place(trainer)
-        if not place.leads:
-            return
-        prefix = self.prefix if place.count == 1 else f"{self.prefix}-rank{place.rank:04d}"
-        self._writer = ShardWriter(self.output, prefix=prefix, max_samples=self.max_samples, overwrite=self.overwrite)
 
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Write every sample of the batch."""
-        if self._writer is None:  # another process of those that made it together writes it
-            return
-        clip = {}
-        if getattr(batch, "video", None) is not None:
-            clip = dict(zip(("frames", "height", "width"), batch.video.shape[2:], strict=True))
-        rates = [None] * len(batch) if getattr(batch, "fps", None) is None else batch.fps.tolist()
-        if getattr(batch, "audio", None) is not None:
-            clip |= {"audio_hz": batch.audio_hz, "samples": batch.audio.shape[-1]}
-        visual = _visual(batch)
-        for sample, fps, features in zip(predictions(prediction), rates, visual, strict=True):
-            self._write(sample, clip if fps is None else clip | {"fps": fps}, features)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the shards their names."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave nothing half-written."""
-        if self._writer is not None:
-            self._writer.abort()
-            self._writer = None
-
-    def _write(self, sample: Prediction, clip: dict[str, Any], features: Mapping[str, bytes] | None = None) -> None:
+    def parts(self, sample: Prediction, row: int, *, batch: Any, output: Any) -> dict[str, Any]:
+        """The latent of a sample, the facts about it, and the visual features beside it."""
         if sample.latents is None:
             raise UsageError(
                 "LatentShardWriter was given", f"the model returned no `latents` for {sample.key!r}", "return them from predict_step"
             )
-        if sample.metadata.get("repeated"):
-            return
-        if sample.audio is not None:  # generated: not as long as what the batch may hold
-            clip = clip | {"audio_hz": sample.audio_hz, "samples": sample.audio.shape[-1]}
-        # The caption of the batch may carry prefixes, which reading puts before it anew: the json's own caption goes first.
-        record = {"caption": sample.caption, **sample.metadata, "encoded": clip}
         latent = sample.latents.to(_DTYPES[self.dtype])
-        self._writer.write(sample.key, {"json": record, "latent.safetensors": latent_bytes(latent, self._origin), **(features or {})})
+        if not bool(latent.isfinite().all()):
+            raise UsageError(
+                f"the latent of {sample.key!r} was to be kept in {self.dtype}",
+                f"it holds NaN or infinite values there, of {float(sample.latents.abs().max()):.3g} at most before",
+                "normalise the latents (the autoencoder's statistics), or give dtype: fp32",
+            )
+        # The caption of the batch may carry prefixes, which reading puts before it anew: the json's own caption goes first.
+        record = {"caption": sample.caption, **sample.metadata, "encoded": _clip(sample, batch, row)}
+        return {"json": record, "latent.safetensors": latent_bytes(latent, self._origin), **_visual(batch, row)}
 
 
-def _visual(batch: Any) -> list[dict[str, bytes]]:
-    """The visual features of each sample, packed; nothing where the batch has none."""
+def _clip(sample: Prediction, batch: Any, row: int) -> dict[str, Any]:
+    """The size and rate of what was encoded."""
+    clip: dict[str, Any] = {}
+    if getattr(batch, "video", None) is not None:
+        clip = dict(zip(("frames", "height", "width"), batch.video.shape[2:], strict=True))
+    if getattr(batch, "audio", None) is not None:
+        clip |= {"audio_hz": batch.audio_hz, "samples": batch.audio.shape[-1]}
+    if getattr(batch, "fps", None) is not None:
+        clip |= {"fps": batch.fps[row].item()}
+    if sample.audio is not None:  # generated: not as long as what the batch may hold
+        clip |= {"audio_hz": sample.audio_hz, "samples": sample.audio.shape[-1]}
+    return clip
+
+
+def _visual(batch: Any, row: int) -> Mapping[str, bytes]:
+    """The visual features of a sample, packed; nothing where the batch has none."""
     extras = getattr(batch, "extras", {})
     if "visual_features" not in extras:
-        return [{} for _ in range(len(batch))]
-    rates = extras["visual_fps"].tolist()
-    return [{"visual.safetensors": visual_bytes(rows, fps)} for rows, fps in zip(extras["visual_features"], rates, strict=True)]
+        return {}
+    return {"visual.safetensors": visual_bytes(extras["visual_features"][row], extras["visual_fps"][row].item())}

@@ -3,12 +3,14 @@
 Shapes: b samples, pixels (b, 3, t, h, w), latents (b, c, t, h, w) or (b, c, t), sounds (b, a, s).
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,8 +21,12 @@ from moviegen_data.faults import SampleError, Skip, SkipReport, SourceError
 from moviegen_data.memory import RecycledMemory
 from moviegen_data.plan import BatchPlan, PlanSampler
 from moviegen_data.reader import ShardReader
+from moviegen_data.rows import LatentRows
+from moviegen_data.storage import stamp_of
+from moviegen_data.transforms import to_floats
 
 _MAX_BAD_IN_A_ROW = 256
+_PLAIN = (str, int, float, type(None))
 
 
 @dataclass
@@ -30,10 +36,22 @@ class LoadedBatch:
     Args:
         batch: the batch; None where a fixed plan has no good sample for it.
         skips: bad samples that were met.
+        pixels: the batch's video as bytes: on the way from a worker they take a quarter of what floats would.
     """
 
     batch: MediaBatch | None
     skips: list[Skip]
+    pixels: UInt8[Tensor, "b 3 t h w"] | None = None
+
+    def take(self, memory: RecycledMemory) -> MediaBatch | None:
+        """The batch, its pixels as floats."""
+        if self.batch is None or self.pixels is None:
+            return self.batch
+        return replace(self.batch, video=to_floats(self.pixels, memory.empty(*self.pixels.shape)))
+
+    def batch_of_bytes(self) -> MediaBatch | None:
+        """The batch, its pixels as bytes."""
+        return self.batch if self.batch is None or self.pixels is None else replace(self.batch, video=self.pixels)
 
     def pin_memory(self) -> "LoadedBatch":
         """Called by the loader where pinned memory was asked for."""
@@ -41,8 +59,9 @@ class LoadedBatch:
         if batch is None:
             return self
         pinned = {name: _pin(getattr(batch, name)) for name in ("video", "latents", "fps", "audio", "extras")}
+        pixels = _pin(self.pixels)
         text = {name: TextEmbedding(_pin(part.tokens), _pin(part.mask)) for name, part in batch.text.items()}
-        return replace(self, batch=replace(batch, **pinned, text=text))
+        return replace(self, batch=replace(batch, **pinned, text=text), pixels=pixels)
 
 
 class ShardDataset(Dataset[LoadedBatch]):
@@ -77,28 +96,47 @@ class ShardDataset(Dataset[LoadedBatch]):
         stream, decoder = self.sampler.streams[plan.stream], self.decoders[plan.stream]
         bucket = stream.buckets[plan.bucket]
         shape = decoder.pixel_shape(bucket)
-        pixels = None if shape is None else self._memory.empty(len(plan.samples), 3, *shape)
+        pixels = None if shape is None else self._memory.empty(len(plan.samples), 3, *shape, dtype=torch.uint8)
+        rows = LatentRows(self._memory, len(plan.samples)) if decoder.latents else None
         skips: list[Skip] = []
         decoded: list[Decoded] = []
         stand_ins = stream.following(plan)
         for sample, draw, repeated in zip(plan.samples, plan.draws, plan.repeated, strict=True):
-            out = None if pixels is None else pixels[len(decoded)]
+            out = rows if pixels is None else pixels[len(decoded)]
             one = self._try(plan.stream, sample, draw, bucket, out, skips)
             if one is None and stream.carry:
                 one, repeated = self._stand_in(plan.stream, stand_ins, bucket, out, skips), True
             if one is not None:
                 one.metadata |= {"repeated": True} if repeated else {}
                 decoded.append(one)
+                if rows is not None:
+                    rows.keep()
         if not decoded and stream.world_size > 1:
             # Other ranks have a batch here, and would wait for this one forever.
-            out = None if pixels is None else pixels[0]
+            out = rows if pixels is None else pixels[0]
             decoded = [self._stand_in(plan.stream, stand_ins, bucket, out, skips)]
             decoded[0].metadata["repeated"] = True
-        batch = collate(decoded, None if pixels is None else pixels[: len(decoded)]) if decoded else None
-        return LoadedBatch(batch, skips)
+            if rows is not None:
+                rows.keep()
+        return LoadedBatch(collate(decoded, rows) if decoded else None, skips, None if pixels is None else pixels[: len(decoded)])
+
+    def largest_batch_bytes(self) -> int:
+        """Bytes of the largest batch that any plan asks for; a sample of each bucket stands for all of it."""
+        largest = 0
+        for stream, readers, decoder in zip(self.sampler.streams, self.readers, self.decoders, strict=True):
+            for bucket, size, parts in zip(stream.buckets, stream.batch_sizes, stream.parts, strict=True):
+                for part in parts:
+                    sample = readers[part.source][int(part.order.take(0, 1)[0])]
+                    largest = max(largest, size * decoder.num_bytes(sample, bucket))
+        return largest
 
     def _stand_in(
-        self, stream: int, candidates: Iterator[tuple[tuple[int, int], int]], bucket: Bucket, out: Tensor | None, skips: list[Skip]
+        self,
+        stream: int,
+        candidates: Iterator[tuple[tuple[int, int], int]],
+        bucket: Bucket,
+        out: Tensor | LatentRows | None,
+        skips: list[Skip],
     ) -> Decoded:
         for number, (sample, draw) in enumerate(candidates):
             one = self._try(stream, sample, draw, bucket, out, skips)
@@ -110,7 +148,7 @@ class ShardDataset(Dataset[LoadedBatch]):
         raise SourceError(_all_bad(self.readers[stream][0], bad))
 
     def _try(
-        self, stream: int, sample: tuple[int, int], draw: int, bucket: Bucket, out: Tensor | None, skips: list[Skip]
+        self, stream: int, sample: tuple[int, int], draw: int, bucket: Bucket, out: Tensor | LatentRows | None, skips: list[Skip]
     ) -> Decoded | None:
         source, number = sample
         if (stream, source, number) in self._bad:
@@ -137,10 +175,13 @@ class ShardLoader(DataLoader):
 
     The order does not depend on the number of workers. `state_dict` counts the batches that were handed out, not those prefetched.
     Arguments are DataLoader's; `batch_size` is None, the sampler a `PlanSampler`, the dataset a `ShardDataset`. Where an epoch uses fewer
-    batches than there are (`limit_train_batches`), `used` says how many, so that a state of its end is known for one.
+    batches than there are (`limit_train_batches`), `used` says how many, so that a state of its end is known for one. With `as_bytes`
+    pixels stay bytes.
     """
 
     used: Callable[[], float] | None = None
+    as_bytes = False
+    _floats: RecycledMemory | None = None  # kept from epoch to epoch
 
     def __iter__(self) -> Iterator[MediaBatch]:
         sampler: PlanSampler = self.sampler
@@ -149,15 +190,27 @@ class ShardLoader(DataLoader):
         iterator = super().__iter__()
         sampler.first_batch = 0
         empty = True
+        if self._floats is None:
+            self._floats = RecycledMemory()
         for loaded in iterator:
             for skip in loaded.skips:
                 self.dataset.report.add(skip)
             self._handed_out += 1
             if loaded.batch is not None:
                 empty = False
-                yield loaded.batch
+                yield loaded.batch_of_bytes() if self.as_bytes else loaded.take(self._floats)
         if empty and not handed_out:
             raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report.summary()))
+
+    def identity(self) -> str:
+        """SHA-256 over what decides the batches: shards (sizes and times of writing), plans and decoders' settings, but not workers."""
+        digest = hashlib.sha256()
+        for readers, stream, decoder in zip(self.dataset.readers, self.sampler.streams, self.dataset.decoders, strict=True):
+            shards = [(str(path), stamp_of(path)) for reader in readers for path in reader.paths]
+            settings = {name: value for name, value in vars(decoder).items() if isinstance(value, _PLAIN)}
+            place = (stream.rank, stream.world_size, stream.seed, stream.carry, stream.batch_sizes, list(map(str, stream.buckets)))
+            digest.update(repr((shards, place, sorted(settings.items()), type(decoder).__qualname__)).encode())
+        return digest.hexdigest()
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, batches of it that were handed out, and whether those are all that it uses."""
@@ -172,15 +225,17 @@ class ShardLoader(DataLoader):
         self.sampler.first_batch = 0 if whole else state["num_batches"]
 
 
-def collate(samples: Sequence[Decoded], pixels: Tensor | None) -> MediaBatch:
-    """Join decoded samples; texts are padded to the longest of the batch, a rate of None is a picture's."""
+def collate(samples: Sequence[Decoded], rows: LatentRows | None = None) -> MediaBatch:
+    """Join decoded samples, all but their pixels; texts are padded to the longest of the batch, a rate of None is a picture's."""
     rates = [sample.fps for sample in samples]
     latents, sounds = [sample.latent for sample in samples], [sample.audio for sample in samples]
+    joined = None if rows is None else rows.joined(latents)
+    if joined is None and latents[0] is not None:
+        joined = _stack(latents)
     return MediaBatch(
         captions=[sample.caption for sample in samples],
         keys=[sample.key for sample in samples],
-        video=pixels,
-        latents=None if latents[0] is None else _stack(latents),
+        latents=joined,
         fps=None if any(rate is None for rate in rates) else torch.tensor(rates, dtype=torch.float32),
         audio=None if sounds[0] is None else _stack(sounds),
         audio_hz=samples[0].audio_hz,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 _MAX_BLOCKS = 4
 _MAX_BYTES = 1 << 30
+_KINDS = {torch.float32: np.float32, torch.uint8: np.uint8}
 
 
 class RecycledMemory:
@@ -20,18 +21,18 @@ class RecycledMemory:
     def __init__(self) -> None:
         self._blocks: list[np.ndarray] = []
 
-    def empty(self, *shape: int) -> Tensor:
-        """A float tensor of any content."""
-        size = math.prod(shape)
-        if size * 4 * _MAX_BLOCKS > _MAX_BYTES:
-            return torch.empty(shape)
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of any content, of floats or of bytes."""
+        size, kind = math.prod(shape), np.dtype(_KINDS[dtype])
+        if size * kind.itemsize * _MAX_BLOCKS > _MAX_BYTES:
+            return torch.empty(shape, dtype=dtype)
         for number in range(len(self._blocks)):
-            if self._blocks[number].size == size and self._is_free(number):
+            if self._blocks[number].size == size and self._blocks[number].dtype == kind and self._is_free(number):
                 self._blocks.append(self._blocks.pop(number))
                 return torch.from_numpy(self._blocks[-1].reshape(shape))
         if len(self._blocks) >= _MAX_BLOCKS:
             self._blocks.pop(0)
-        self._blocks.append(np.empty(size, dtype=np.float32))
+        self._blocks.append(np.empty(size, dtype=kind))
         return torch.from_numpy(self._blocks[-1].reshape(shape))
 
     def _is_free(self, number: int) -> bool:

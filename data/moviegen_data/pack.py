@@ -18,6 +18,7 @@ from moviegen_data.decoding import VIDEOS
 from moviegen_data.faults import SampleError, Skip, SkipReport, logger
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import open_picture
+from moviegen_data.limits import MediaLimits
 from moviegen_data.shards import ShardWriter, shard_index_path
 from moviegen_data.sound import check_sound
 from moviegen_data.video import VideoDecoder
@@ -81,6 +82,7 @@ def pack(
     max_megabytes: int = 1000,
     overwrite: bool = False,
     verify: bool = True,
+    limits: MediaLimits | None = None,
 ) -> PackReport:
     """Pack a folder of media into shards; what cannot be used is left out, counted and named.
 
@@ -96,12 +98,14 @@ def pack(
         max_megabytes: megabytes in a shard at most.
         overwrite: replace shards of an earlier run.
         verify: decode every video and its sound to the end; otherwise only its first frame, and loudness and silence stay unknown.
+        limits: the largest media that are decoded; larger ones are left out.
 
     Raises:
         UsageError: the folder is absent or holds no usable medium, or the caption file cannot be read.
         FileExistsError: there are shards already.
         OSError: the disk is full.
     """
+    limits = limits or MediaLimits()
     root, target = Path(folder).expanduser(), Path(output).expanduser()
     if not root.is_dir():
         exists = "it is a file" if root.is_file() else f"{root.parent} has no such folder"
@@ -116,7 +120,7 @@ def pack(
     with ShardWriter(target, prefix=prefix, max_samples=max_samples, max_bytes=max_megabytes * 1_000_000, overwrite=overwrite) as writer:
         for key, path in tqdm(_keyed(media, root), desc="packing", unit="file", disable=None):
             try:
-                sample = _sample(path, root, records, verify)
+                sample = _sample(path, root, records, verify, limits)
             except SampleError as error:
                 report.skipped.add(Skip(str(root), str(path.relative_to(root)), error.cause, error.detail))
                 continue
@@ -187,26 +191,27 @@ def _keyed(media: list[Path], root: Path) -> list[tuple[str, Path]]:
     return list(keys.items())
 
 
-def _sample(path: Path, root: Path, records: Mapping[Path, dict[str, Any]] | None, verify: bool) -> dict[str, Any]:
+def _sample(path: Path, root: Path, records: Mapping[Path, dict[str, Any]] | None, verify: bool, limits: MediaLimits) -> dict[str, Any]:
     said = {"caption": ""} if records is None else records.get(path.resolve())
     if said is None:
         raise SampleError("no caption")
+    limits.check_bytes(path.stat().st_size, what="a file")
     extension, data = path.suffix.lower()[1:], path.read_bytes()
-    facts = _measure(extension, data, verify)
+    facts = _measure(extension, data, verify, limits)
     said = {name: value for name, value in said.items() if name not in _MEASURED}
     extension = {"jpeg": "jpg"}.get(extension, extension)
     return {"json": {**said, **facts, "source": path.relative_to(root).as_posix()}, extension: data}
 
 
-def _measure(extension: str, data: bytes, verify: bool) -> dict[str, Any]:
+def _measure(extension: str, data: bytes, verify: bool, limits: MediaLimits) -> dict[str, Any]:
     if not data:
         raise SampleError("cannot be opened", "the file is empty")
     if extension in SOUNDS:
-        return check_sound(data)
+        return check_sound(data, limits)
     if extension in IMAGES:
-        picture = open_picture(data)
+        picture = open_picture(data, limits)
         return {"frames": 1, "height": picture.height, "width": picture.width}
-    videos = VideoDecoder()
+    videos = VideoDecoder(limits=limits)
     info = videos.probe(data)
     frames, duration_s = videos.count(data) if verify else (info.num_frames, info.duration_s)
     facts = {
@@ -218,15 +223,15 @@ def _measure(extension: str, data: bytes, verify: bool) -> dict[str, Any]:
         "has_audio": info.num_audio_streams > 0,
     }
     if facts["has_audio"]:
-        facts |= _measure_track(data, verify)
+        facts |= _measure_track(data, verify, limits)
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _measure_track(data: bytes, verify: bool) -> dict[str, Any]:
+def _measure_track(data: bytes, verify: bool, limits: MediaLimits) -> dict[str, Any]:
     """Facts about a video's sound; one that cannot be used is named, and the picture kept."""
     try:
-        info = AudioDecoder().probe(data)
-        facts = check_sound(data) if verify else {"audio_hz": info.audio_hz, "num_channels": info.num_channels}
+        info = AudioDecoder(limits=limits).probe(data)
+        facts = check_sound(data, limits) if verify else {"audio_hz": info.audio_hz, "num_channels": info.num_channels}
     except SampleError as error:
         return {"audio_problem": str(error)}
     duration_s = facts.pop("duration_s", info.duration_s)

@@ -9,20 +9,19 @@ import shutil
 import struct
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from moviegen_core.errors import UsageError
+from moviegen_core.files import write_bytes
+from moviegen_data.partial import INDEX, finish_naming, give_names, present_shards, read_partial, shard_index_path, write_partial
+
+__all__ = ["SCHEMA_VERSION", "ShardWriter", "safetensors_header", "shard_index_path"]
 
 SCHEMA_VERSION = 1
 _MEMBER = 512
-
-
-def shard_index_path(folder: str | Path, prefix: str = "shard") -> Path:
-    """Where the index of a set of shards lies; it exists when and only when the set is whole."""
-    return Path(folder) / f"{prefix}.index.json"
 
 
 def safetensors_header(head: bytes | bytearray) -> tuple[dict[str, Any], int]:
@@ -35,7 +34,9 @@ class ShardWriter:
     """Writes samples into `<prefix>-000000.tar`, `<prefix>-000001.tar`, ... and an index with their counts.
 
     Use it as a context manager. The shards grow in a hidden folder and are renamed when all are whole, the index last; an exception inside
-    the `with` leaves nothing behind. Equal samples give equal bytes.
+    the `with` leaves nothing behind. Equal samples give equal bytes. With `made_from` an interrupted set can be gone on with: whole shards
+    stay in the hidden folder, `written` names their samples, `progress` is what was noted when the last of them was finished, and
+    `complete` is true where the set was whole already, so that nothing is left to do.
 
     Args:
         folder: where the shards go; made when absent.
@@ -43,6 +44,7 @@ class ShardWriter:
         max_samples: samples in a shard at most.
         max_bytes: bytes in a shard at most; one larger sample gets a shard of its own.
         overwrite: replace shards of the same prefix that are already there; they stay until the new ones are whole.
+        made_from: says all that the set depends on; only a set of the same is gone on with. None begins anew each time.
 
     Raises:
         FileExistsError: the folder has shards of this prefix and `overwrite` is false.
@@ -51,7 +53,14 @@ class ShardWriter:
     """
 
     def __init__(
-        self, folder: str | Path, *, prefix: str = "shard", max_samples: int = 1000, max_bytes: int = 1_000_000_000, overwrite: bool = False
+        self,
+        folder: str | Path,
+        *,
+        prefix: str = "shard",
+        max_samples: int = 1000,
+        max_bytes: int = 1_000_000_000,
+        overwrite: bool = False,
+        made_from: str | None = None,
     ) -> None:
         if max_samples < 1 or max_bytes < 1:
             raise ValueError(
@@ -75,13 +84,27 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
         self._in_shard = 0
         self._latent_shapes: set[tuple[int, ...]] = set()
-        self._present = self._find_present(overwrite)
+        self._places: list[tuple[str, dict[str, tuple[int, int]]]] = []
+        self.made_from = made_from
+        self.progress: dict[str, Any] = {}
+        self.complete = made_from is not None and finish_naming(self._partial, self.folder, prefix, made_from)
+        if self.complete:
+            return
+        self._refuse_present(overwrite)
+        if made_from is not None and (found := read_partial(self._partial, made_from)):
+            self._go_on(found)
+            return
         shutil.rmtree(self._partial, ignore_errors=True)
         try:
             self._partial.mkdir(parents=True)
         except OSError as error:
             given = f"the folder {self.folder} was given for new shards"
             raise UsageError(given, f"it cannot be made or written to ({error.strerror})", "give a folder of your own") from error
+
+    @property
+    def written(self) -> Set[str]:
+        """Keys of the samples that are in the set."""
+        return self._keys
 
     def __enter__(self) -> Self:
         return self
@@ -107,11 +130,14 @@ class ShardWriter:
                 self._finish_shard()
             if self._tar is None:
                 self._start_shard()
+            places = {}
             for extension, part in payload.items():
                 member = tarfile.TarInfo(f"{key}.{extension}")
                 member.size = len(part)
                 member.mode = 0o644
+                places[extension] = (self._tar.offset + _MEMBER, len(part))
                 self._tar.addfile(member, io.BytesIO(part))
+            self._places.append((key, places))
         except OSError as error:
             self._give_up(error)
         if "latent.safetensors" in payload:
@@ -123,6 +149,8 @@ class ShardWriter:
 
     def close(self) -> None:
         """Finish the last shard, give all of them their names and write the index."""
+        if self.complete:
+            return
         try:
             if self._tar is not None:
                 self._finish_shard()
@@ -132,50 +160,55 @@ class ShardWriter:
                 "num_samples": self.num_samples,
                 "num_bytes": self.num_bytes,
                 "parts": dict(sorted(self._members.items())),
+                **({} if self.made_from is None else {"made_from": self.made_from}),
                 "shards": self._shards,
             }
-            temporary = self._partial / "index.json"
-            temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-            self._remove_present()
-            for shard in self._shards:
-                os.replace(self._partial / shard["file"], self.folder / shard["file"])
-            os.replace(temporary, shard_index_path(self.folder, self.prefix))
-            self._partial.rmdir()
+            write_bytes(self._partial / INDEX, _index_text(index).encode())
+            give_names(self._partial, self.folder, self.prefix)
         except OSError as error:
             self._give_up(error)
 
     def abort(self) -> None:
-        """Remove everything this writer has written."""
+        """Remove everything this writer has written; of a set that can be gone on with, only the unfinished shard."""
         for handle in (self._tar, self._file):
             if handle is not None:
                 try:
                     handle.close()
                 except OSError:
                     pass
+        unfinished = self._partial / self._shard_name(len(self._shards))
         self._tar = self._file = None
-        shutil.rmtree(self._partial, ignore_errors=True)
+        if self.made_from is None or not self._shards:
+            shutil.rmtree(self._partial, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
 
-    def _find_present(self, overwrite: bool) -> list[Path]:
-        present = sorted(self.folder.glob(f"{self.prefix}-[0-9]*.tar")) if self.folder.is_dir() else []
+    def _go_on(self, found: Mapping[str, Any]) -> None:
+        """Take up a set that an interrupted run left."""
+        self._shards, self.progress = found["shards"], found["progress"]
+        for shard in self._shards:
+            for key, parts in shard["members"]:
+                self._keys.add(key)
+                self._members.update(parts.keys())
+            self.num_samples += shard["num_samples"]
+            self.num_bytes += shard["num_bytes"]
+
+    def _refuse_present(self, overwrite: bool) -> None:
+        present = present_shards(self.folder, self.prefix)
         if present and not overwrite:
             raise FileExistsError(
                 f"{self.folder} was given for new shards; it already holds {len(present)} named {self.prefix}-*.tar; "
                 "choose another folder or prefix, or say overwrite=True to replace them"
             )
-        return present
-
-    def _remove_present(self) -> None:
-        """Remove the earlier set: its index first, so that a set with an index is whole at any moment."""
-        shard_index_path(self.folder, self.prefix).unlink(missing_ok=True)
-        for path in self._present:
-            path.unlink(missing_ok=True)
 
     def _start_shard(self) -> None:
-        name = f"{self.prefix}-{len(self._shards):06d}.tar"
-        self._file = open(self._partial / name, "wb")
+        self._file = open(self._partial / self._shard_name(len(self._shards)), "wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
         self._in_shard = 0
-        self._latent_shapes = set()
+        self._latent_shapes, self._places = set(), []
+
+    def _shard_name(self, number: int) -> str:
+        return f"{self.prefix}-{number:06d}.tar"
 
     def _finish_shard(self) -> None:
         self._tar.close()
@@ -187,8 +220,11 @@ class ShardWriter:
         shard = {"file": name, "num_samples": self._in_shard, "num_bytes": size}
         if self._latent_shapes:
             shard["latent_shapes"] = sorted(list(shape) for shape in self._latent_shapes)
+        shard["members"] = self._places
         self._shards.append(shard)
         self.num_bytes += size
+        if self.made_from is not None:
+            write_partial(self._partial, self.made_from, self._shards, self.progress)
 
     def _give_up(self, error: OSError) -> None:
         written = self.num_bytes
@@ -200,6 +236,14 @@ class ShardWriter:
                 "half-written was left; free space or choose a folder on another disk, then run the same command again",
             ) from error
         raise error
+
+
+def _index_text(index: Mapping[str, Any]) -> str:
+    """Json with a line for each shard, whose members are many numbers."""
+    head = json.dumps({**index, "shards": []}, indent=1, ensure_ascii=False)
+    assert head.endswith('"shards": []\n}')
+    lines = ",\n  ".join(json.dumps(shard, ensure_ascii=False, separators=(",", ":")) for shard in index["shards"])
+    return head.removesuffix("[]\n}") + f"[\n  {lines}\n ]\n}}\n"
 
 
 def _check_key(key: str, taken: set[str]) -> None:

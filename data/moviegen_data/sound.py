@@ -4,21 +4,22 @@ from typing import Any
 
 from moviegen_data.audio import AudioDecoder, pieces
 from moviegen_data.faults import SampleError
+from moviegen_data.limits import MediaLimits
 from moviegen_data.loudness import SoundMeter
 
 
-def check_sound(data: bytes) -> dict[str, Any]:
+def check_sound(data: bytes, limits: MediaLimits | None = None) -> dict[str, Any]:
     """Decode a whole sound, or a video's sound track; return what a sample's json says of it.
 
     These are `audio_hz`, `num_channels`, `duration_s`, `loudness_lufs` (integrated, BS.1770-4; absent of a sound without any loud part),
     `peak` (highest absolute sample) and `silence` (share of the time below -60 dB).
 
     Raises:
-        SampleError: it cannot be decoded, is empty, or holds NaN or infinite values.
+        SampleError: it cannot be decoded, is empty, longer than it may be, or holds NaN or infinite values.
     """
-    info = AudioDecoder().probe(data)
+    info = AudioDecoder(limits=limits).probe(data)
     meter: SoundMeter | None = None
-    for piece, hz in pieces(data):
+    for piece, hz in pieces(data, limits):
         if meter is None:
             meter = SoundMeter(audio_hz=hz, num_channels=len(piece))
         meter.add(piece)

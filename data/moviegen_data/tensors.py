@@ -1,5 +1,6 @@
 """Tensors inside samples: cached latents, text embeddings and visual features as safetensors bytes, and how to make them."""
 
+import json
 import math
 import struct
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from moviegen_data.shards import safetensors_header
 
 _EXPONENTS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
 _RANKS = (2, 4)
+HEADER_BYTES = 4096
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -30,7 +32,18 @@ def latent_bytes(latent: Float[Tensor, "c t ..."], metadata: Mapping[str, str] |
         raise ValueError(
             f"a tensor of shape {tuple(latent.shape)} was given; a latent is (c, t, h, w), a sound's (c, t); pass one sample of the batch"
         )
-    return save({"latent": latent.detach().contiguous().cpu()}, metadata=dict(metadata or {}))
+    return _packed({"latent": latent.detach().contiguous().cpu()}, metadata)
+
+
+def _packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Safetensors whose bytes depend on their content alone; the library's own header has its metadata in any order."""
+    data = save(dict(tensors), metadata=dict(metadata or {}))
+    header, begin = safetensors_header(data)
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[begin:]
 
 
 def latent_header(head: bytes | bytearray) -> tuple[tuple[int, ...], torch.dtype, dict[str, str], int]:
@@ -67,9 +80,18 @@ def read_latent(data: bytes | bytearray) -> Float[Tensor, "c t ..."]:
     # torch warns of read-only buffers; bytes are copied once, a bytearray is viewed.
     buffer = data if isinstance(data, bytearray) else bytearray(data)
     latent = torch.frombuffer(buffer, dtype=dtype, count=count, offset=first)
+    require_finite(latent, shape)
+    return latent.view(shape)
+
+
+def require_finite(latent: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a latent with NaN or infinite values.
+
+    Raises:
+        SampleError: it has some.
+    """
     if not _all_finite(latent):
         raise SampleError("the latent holds NaN or infinite values", f"shape {shape}")
-    return latent.view(shape)
 
 
 def _all_finite(values: Tensor) -> bool:
@@ -81,8 +103,11 @@ def _all_finite(values: Tensor) -> bool:
     return int((values.view(integers).numpy() & exponent).max()) != exponent
 
 
-def text_bytes(embeddings: Mapping[str, TextEmbedding | tuple[Tensor, Tensor]]) -> bytes:
-    """Pack one sample's text embeddings for `KEY.text.safetensors`, by the conditioner's name: tokens (l, d) and mask (l,)."""
+def text_bytes(embeddings: Mapping[str, TextEmbedding | tuple[Tensor, Tensor]], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Pack one sample's text embeddings for `KEY.text.safetensors`, by the conditioner's name: tokens (l, d) and mask (l,).
+
+    `metadata` are texts that say where they come from: for each name `NAME.encoder`.
+    """
     tensors = {}
     for name, embedding in embeddings.items():
         tokens, mask = (embedding.tokens, embedding.mask) if isinstance(embedding, TextEmbedding) else embedding
@@ -92,7 +117,7 @@ def text_bytes(embeddings: Mapping[str, TextEmbedding | tuple[Tensor, Tensor]]) 
                 "one sample's tokens are (l, d) and its mask (l,); pass one sample of the batch"
             )
         tensors[f"{name}.tokens"], tensors[f"{name}.mask"] = tokens.detach().contiguous().cpu(), mask.detach().bool().contiguous().cpu()
-    return save(tensors)
+    return _packed(tensors, metadata)
 
 
 def read_text(data: bytes) -> dict[str, tuple[Float[Tensor, "l d"], Bool[Tensor, " l"]]]:

@@ -12,17 +12,16 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from moviegen_data.faults import SampleError
+from moviegen_data.limits import MediaLimits
 from moviegen_data.transforms import Placement, cover, write_pixels
 
-MAX_SIDE_PX = 16384
 _ATTACHED_PICTURE = 0x0400
 
 
@@ -73,11 +72,14 @@ class VideoDecoder:
 
     Args:
         num_threads: threads of the codec; workers do the parallel work, so 1 is best in training.
+        limits: the largest videos that are decoded.
     """
 
-    def __init__(self, *, num_threads: int = 1) -> None:
+    def __init__(self, *, num_threads: int = 1, limits: MediaLimits | None = None) -> None:
         self.num_threads = num_threads
+        self.limits = limits or MediaLimits()
         self._reformatter = VideoReformatter()
+        self._last_placement: tuple[tuple[int, ...], Placement] | None = None
 
     def probe(self, source: bytes | str | Path) -> VideoInfo:
         """Read headers and one frame.
@@ -87,7 +89,7 @@ class VideoDecoder:
         """
         with opened(source) as container:
             stream = self.stream_of(container)
-            frame = next(decoded_frames(container, stream), None)
+            frame = next(decoded_frames(container, stream, self.limits), None)
             if frame is None:
                 raise SampleError("cannot be decoded", f"no frame in its {stream.codec_context.name} stream")
             return _describe(container, stream, frame)
@@ -101,7 +103,7 @@ class VideoDecoder:
         with opened(source) as container:
             stream = self.stream_of(container)
             count, first, end = 0, None, 0.0
-            for frame in decoded_frames(container, stream):
+            for frame in decoded_frames(container, stream, self.limits):
                 time = frame.time if frame.time is not None else end
                 first, end = time if first is None else first, max(end, time + shown_for(frame, stream))
                 count += 1
@@ -112,7 +114,7 @@ class VideoDecoder:
     def decode(
         self,
         source: bytes | str | Path,
-        out: Float[Tensor, "3 t h w"],
+        out: Shaped[Tensor, "3 t h w"],
         *,
         fps: float | None = None,
         position: float = 0.0,
@@ -123,7 +125,7 @@ class VideoDecoder:
 
         Args:
             source: the file, or its bytes.
-            out: pixels (3, t, h, w); says how many frames and which size are wanted.
+            out: pixels (3, t, h, w), floats or bytes; says how many frames and which size are wanted.
             fps: frames per second of the clip; the file's own average unless given.
             position: where in the file, 0 (its beginning) to 1 (as late as the clip fits).
             hold_last: show the last frame for the rest of the clip where the file is too short.
@@ -163,8 +165,10 @@ class VideoDecoder:
         stream = streams[0]
         if stream.codec_context is None:
             raise SampleError("cannot be decoded", "its codec is unknown")
-        if max(stream.width, stream.height) > MAX_SIDE_PX:
-            raise SampleError("too large", f"{stream.width}x{stream.height} px, at most {MAX_SIDE_PX} a side")
+        self.limits.check_size(stream.height, stream.width)
+        # Headers may leave the number out; what they do not say is counted while decoding.
+        self.limits.check_frames(max(stream.frames or 0, 0.5 * (_duration(container, stream) or 0.0) * _rate(stream)))
+        stream.codec_context.options = {"max_pixels": str(self.limits.max_pixels)}  # where a frame is larger than its header says
         if self.num_threads == 1:
             stream.thread_type = "SLICE"
         stream.codec_context.thread_count = self.num_threads
@@ -178,16 +182,18 @@ class VideoDecoder:
                 container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
             except av.FFmpegError as error:
                 raise SampleError("cannot be decoded", f"{_reason(error)} on the way to {start:.2f} s") from error
-        shown, held, end, aspect = 0, None, 0.0, pixel_aspect(stream)
-        for frame in decoded_frames(container, stream):
-            time = frame.time if frame.time is not None else end
+        shown, held, time, aspect = 0, None, 0.0, pixel_aspect(stream)
+        for frame in decoded_frames(container, stream, self.limits):
+            before, time = time, frame.time
+            if time is None:
+                time = 0.0 if held is None else before + shown_for(held, stream)
             while held is not None and shown < len(targets) and targets[shown] < time:
                 shown = self._show(held, out, shown, targets, time, aspect)
             if shown == len(targets):
                 return shown
-            held, end = frame, time + shown_for(frame, stream)
+            held = frame
         if held is not None and shown < len(targets):
-            shown = self._show(held, out, shown, targets, end + lead, aspect)
+            shown = self._show(held, out, shown, targets, time + shown_for(held, stream) + lead, aspect)
         return shown
 
     def _show(self, frame: VideoFrame, out: Tensor, shown: int, targets: np.ndarray, until: float, aspect: float) -> int:
@@ -199,11 +205,19 @@ class VideoDecoder:
             shown += 1
         return shown
 
-    def _convert(self, frame: VideoFrame, out: Float[Tensor, "3 h w"], aspect: float) -> None:
-        turns = quarter_turns(frame)
-        turned = turns % 2 == 1
+    def _placement(self, *sizes: int) -> Placement:
+        """Where frames of one size go; most are as large as the one before."""
+        if self._last_placement is None or self._last_placement[0] != sizes:
+            placement = cover(*sizes)
+            self.limits.check_scaled(placement.scaled_height, placement.scaled_width)
+            self._last_placement = (sizes, placement)
+        return self._last_placement[1]
+
+    def _convert(self, frame: VideoFrame, out: Shaped[Tensor, "3 h w"], aspect: float) -> None:
+        quarter_turns = quarter_turns(frame)
+        turned = quarter_turns % 2 == 1
         height, width = out.shape[1:] if not turned else out.shape[:0:-1]
-        placement = cover(frame.height, max(1, round(frame.width * aspect)), height, width)
+        placement = self._placement(frame.height, max(1, round(frame.width * aspect)), height, width)
         picture = self._reformatter.reformat(
             frame,
             width=placement.scaled_width,
@@ -231,17 +245,18 @@ def opened(source: bytes | str | Path) -> Any:
         raise SampleError("cannot be opened", _reason(error)) from error
 
 
-def decoded_frames(container: Any, stream: VideoStream) -> Iterator[VideoFrame]:
+def decoded_frames(container: Any, stream: VideoStream, limits: MediaLimits | None = None) -> Iterator[VideoFrame]:
     """The frames from where the container is.
 
     Raises:
-        SampleError: one cannot be decoded.
+        SampleError: one cannot be decoded, or there are more than the limits allow.
     """
-    count = 0
+    limits, count = limits or MediaLimits(), 0
     try:
         for frame in container.decode(stream):
             yield frame
             count += 1
+            limits.check_frames(count)
     except (av.FFmpegError, ValueError) as error:
         raise SampleError("cannot be decoded", f"{_reason(error)} after {count} frames") from error
 
@@ -278,8 +293,8 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _plane(plane: Any, placement: Placement) -> Tensor:
-    rows = torch.frombuffer(plane, dtype=torch.uint8, count=plane.line_size * placement.scaled_height).view(-1, plane.line_size)
+def _plane(plane: Any, placement: Placement) -> np.ndarray:
+    rows = np.frombuffer(plane, dtype=np.uint8, count=plane.line_size * placement.scaled_height).reshape(-1, plane.line_size)
     return rows[placement.top : placement.top + placement.height, placement.left : placement.left + placement.width]
 
 

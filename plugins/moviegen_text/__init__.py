@@ -12,6 +12,7 @@ _PUBLIC = {
     "MetaClipConditioner": "metaclip",
     "T5Conditioner": "t5",
     "TextConditioner": "conditioner",
+    "TextEncoding": "encoding",
     "extend_positions": "metaclip",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
@@ -24,6 +25,7 @@ def moviegen_components() -> Iterable[Component]:
     yield Component("conditioner", "moviegen_text.ByT5Conditioner", "the quoted visual text through a frozen byte-level ByT5 (3.1.4, A.1)")
     yield Component("conditioner", "moviegen_text.MetaClipConditioner", "the prompt through a long-prompt CLIP text encoder (3.1.4, A.1)")
     yield Component("conditioner", "moviegen_text.HashedWordConditioner", "words as hashed byte n-grams, trained along; needs no download")
+    yield Component("model", "moviegen_text.TextEncoding", "frozen text encoders alone, for caching what they make of captions")
     yield Component("conditioner", "moviegen_text.ByteConditioner", "single bytes, trained along; needs no download")
 
 

@@ -279,15 +279,13 @@ def test_without_validation_shards_there_is_no_validation(make_shards, tmp_path)
 
 
 def test_latents_of_repeated_samples_are_cached_once(tmp_path):
-    from moviegen_core.callbacks.writers import Prediction
     from moviegen_data.latents import LatentShardWriter
 
     writer = LatentShardWriter(output=str(tmp_path))
     writer._writer = ShardWriter(tmp_path)
-    facts = {"caption": "x", "video": None, "fps": 8.0, "latents": torch.zeros(1, 1, 2, 2), "audio": None, "audio_hz": None}
-    for metadata in ({}, {"repeated": True}):
-        writer._write(Prediction(key="k", metadata=metadata, **facts), {})
-    assert writer._writer.num_samples == 1
+    batch = MediaBatch(captions=["x"] * 3, keys=["k", "l", "k"], latents=torch.zeros(3, 1, 1, 2, 2), metadata=[{}, {}, {"repeated": True}])
+    writer.write_on_batch_end(None, None, batch, None, batch, 0, 0)
+    assert writer._writer.num_samples == 2
     writer._writer.close()
 
 
@@ -366,3 +364,89 @@ def test_pinning_reaches_every_tensor(monkeypatch):
     batch = MediaBatch(captions=["x"], keys=["k"], latents=torch.zeros(1, 1, 1, 1, 1), extras={"a": torch.zeros(1)})
     pinned = LoadedBatch(batch, []).pin_memory().batch
     assert pinned.latents.sum() == 1 and pinned.extras["a"].sum() == 1 and pinned.video is None
+
+
+def test_prefetch_is_bounded_in_bytes(make_shards):
+    folder = make_shards(num_samples=10)
+    largest = 2 * 3 * 4 * 16 * 16  # bytes of pixels
+
+    def prefetch(prefetch_bytes, **settings):
+        return _data(folder, batch_size=2, prefetch_bytes=prefetch_bytes, **settings).train_dataloader().prefetch_factor
+
+    assert prefetch(None, num_workers=2) == 2
+    assert prefetch(2 * largest, num_workers=2) == prefetch(4 * largest - 1, num_workers=2) == 1
+    assert prefetch(10 * largest, num_workers=2) == 5 and prefetch(largest, num_workers=0) is None
+    with pytest.raises(
+        ValueError, match=rf"prefetch_bytes={2 * largest - 1} was given; 2 workers .* need {2 * largest}; give as many, fewer workers"
+    ):
+        prefetch(2 * largest - 1, num_workers=2)
+    images = ImageMix(urls=str(make_shards("pictures", kind="png")), batch_size=100)
+    assert prefetch(100 * 3 * 16 * 16, num_workers=1, images=images) == 1
+
+
+def test_prefetch_counts_latents_as_they_are_kept(tmp_path):
+    _latent_shards(tmp_path, [(4, 2, 3, 3), (4, 1, 3, 3)] * 4, dtype=torch.bfloat16)
+    kept = len(latent_bytes(torch.zeros(4, 2, 3, 3, dtype=torch.bfloat16), {"encoder": "abc"}))
+    data = ShardData(urls=str(tmp_path), latents=True, batch_size=3, num_workers=1, prefetch_bytes=4 * 3 * kept)
+    assert data.train_dataloader().prefetch_factor == 4
+
+
+def test_a_bounded_loader_goes_on_exactly(make_shards):
+    folder = make_shards(num_samples=10)
+    settings = {"batch_size": 2, "num_workers": 2, "prefetch_bytes": 6 * 2 * 3 * 4 * 16 * 16}
+    whole = [batch.keys for batch in _data(folder, batch_size=2).train_dataloader()]
+    loader = _data(folder, **settings).train_dataloader()
+    assert [next(iter(loader)).keys] == whole[:1]
+    again = _data(folder, **settings).train_dataloader()
+    again.load_state_dict(loader.state_dict())
+    assert [batch.keys for batch in again] == whole[1:]
+
+
+def test_threads_of_the_codec_change_nothing(make_shards):
+    folder = make_shards(num_samples=4)
+    one, two = (list(_data(folder, decode_threads=number).train_dataloader()) for number in (1, 2))
+    assert all(torch.equal(a.video, b.video) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bytes_are_scaled_after_the_way_to_the_device(make_shards, tmp_path, num_workers):
+    folder = make_shards(num_samples=8)
+    plain = list(_data(folder, num_workers=num_workers).train_dataloader())
+    data = _data(folder, num_workers=num_workers, scale_on_device=True)
+    raw = list(data.train_dataloader())
+    assert all(batch.video.dtype == torch.uint8 for batch in raw)
+    scaled = [data.on_after_batch_transfer(batch, 0) for batch in raw]
+    assert all(torch.equal(one.video, other.video) for one, other in zip(plain, scaled, strict=True))
+    model = Watcher()  # asserts that it sees floats
+    data = _data(folder, num_workers=num_workers, scale_on_device=True, val_urls=str(folder))
+    _trainer(tmp_path, num_sanity_val_steps=0).fit(model, datamodule=data)
+    assert len(model.seen["fit"]) == 4
+    latents = MediaBatch(captions=["x"], keys=["k"], latents=torch.zeros(1, 1, 1, 1, 1))
+    assert data.on_after_batch_transfer(latents, 0) is latents
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_latents_around_bad_ones_keep_their_values(tmp_path, num_workers):
+    latents = _latent_shards(tmp_path, [(4, 2, 3, 3)] * 8, nan=(0, 2, 7))
+    data = ShardData(urls=str(tmp_path), latents=True, batch_size=4, num_workers=num_workers)
+    loaders = (data.predict_dataloader(), data.train_dataloader())
+    for batch in (batch for loader in loaders for batch in loader):
+        for key, latent in zip(batch.keys, batch.latents, strict=True):
+            assert torch.equal(latent, latents[int(key[1:])])
+    assert data.skipped.counts == {"the latent holds NaN or infinite values": 3}
+
+
+def test_a_batch_that_is_kept_is_not_written_over(tmp_path):
+    latents = _latent_shards(tmp_path, [(4, 2, 3, 3)] * 12)
+    kept = list(ShardData(urls=str(tmp_path), latents=True, batch_size=2, shuffle=False).train_dataloader())
+    assert torch.equal(torch.cat([batch.latents for batch in kept]), torch.stack(latents))
+
+
+def test_latents_of_two_precisions_and_long_headers(tmp_path):
+    with ShardWriter(tmp_path) as writer:
+        for number, (dtype, text) in enumerate([(torch.float16, "x"), (torch.float32, "x"), (torch.float32, "y" * 6000)]):
+            latent = torch.full((2, 1, 2, 2), float(number), dtype=dtype)
+            writer.write(f"k{number}", {"json": {}, "latent.safetensors": latent_bytes(latent, {"encoder": text})})
+    (batch,) = ShardData(urls=str(tmp_path), latents=True, batch_size=3, shuffle=False).train_dataloader()
+    assert batch.latents.flatten(1).float().mean(1).tolist() == [0.0, 1.0, 2.0]
+    assert [len(record["latent"]["encoder"]) for record in batch.metadata] == [1, 1, 6000]

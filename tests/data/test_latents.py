@@ -124,5 +124,5 @@ def test_models_without_an_autoencoder_or_latents_are_refused(tmp_path):
 
 
 def test_an_unknown_precision_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="dtype='int8'.*bf16, fp32"):
+    with pytest.raises(ValueError, match="dtype='int8'.*bf16, fp16, fp32"):
         LatentShardWriter(output=str(tmp_path), dtype="int8")

@@ -150,9 +150,9 @@ def test_inspect_tells_and_counts_batches(folder, tmp_path, capsys):
     assert answer["num_samples"] == 3 and answer["parts"] == {"json": 3, "mp4": 2, "png": 1}
     assert answer["resolutions"] == {"32x32": 2, "32x24": 1} and answer["fps"] == {"8": 2} and answer["num_with_caption"] == 0
     assert answer["duration_s"] == {"min": 1.5, "median": 1.5, "max": 1.5, "total": 3.0} and answer["bad"] == []
-    assert answer["batches"] == [
-        {"bucket": "8x16x16@8", "num_samples": 2, "num_batches": 1}, {"bucket": "none", "num_samples": 1, "num_batches": 0}
-    ]  # fmt: skip
+    counts = {"num_samples": 2, "share": 1.0, "batch_size": 1, "num_batches": 1, "num_left": 0, "num_repeated": 0}
+    assert answer["batches"] == [{"bucket": "8x16x16@8", **counts}]
+    assert answer["lost"] == [{"cause": "a picture, where clips are wanted", "num_samples": 1, "keys": ["c"]}]
     with pytest.raises(ValueError, match="the three come together"):
         inspect(str(tmp_path / "out"), num_frames=8)
 

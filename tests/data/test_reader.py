@@ -42,7 +42,7 @@ def test_addresses_that_lead_nowhere(make_shards, tmp_path):
         (f"{folder}/shart-000001.tar", "the nearest shard is 'shard-000001.tar'; correct the path"),
         (str(tmp_path / "empty"), r"holds no \*.tar \(it is empty\); pack media into it with `moviegen data pack`"),
         (f"{folder}/x-*.tar", "nothing matches it; .* holds shard"),
-        ("s3://bucket/shard.tar", "mount or copy the shards"),
+        ("s4://bucket/shard.tar", "Protocol not known: s4; the nearest protocol is 's3a?'; correct the address"),
         ("pipe:rm -rf /", "pipe: addresses are not read"),
         ([], "no shards were given"),
     ):

@@ -1,0 +1,164 @@
+"""Shards that lie elsewhere: addresses that fsspec reaches (s3, gs, http, memory, ...), read by ranges and never downloaded whole."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import fsspec
+
+from moviegen_core.errors import UsageError, what_exists
+from moviegen_data.faults import SampleError, SourceError
+
+# Object stores now and then refuse a request that they answer a second later.
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+_HEADER_BLOCK = 1 << 16
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """The address of an object, in as much like a path as readers of shards need.
+
+    Args:
+        url: the whole address, e.g. `s3://bucket/shards/clips-000000.tar`.
+    """
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """What follows the last slash."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def parent(self) -> "RemotePath":
+        """What comes before the last slash."""
+        return RemotePath(self.url.rpartition("/")[0])
+
+    def __truediv__(self, name: str) -> "RemotePath":
+        return RemotePath(f"{self.url.rstrip('/')}/{name}")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def size(self) -> int:
+        """The object's bytes."""
+        fs, path = file_system(self.url)
+        return int(patiently(self.url, lambda: fs.info(path)["size"]))
+
+    def read(self) -> bytes:
+        """The whole object."""
+        fs, path = file_system(self.url)
+        return patiently(self.url, lambda: fs.cat_file(path))
+
+    def open(self) -> BinaryIO:
+        """The object as a file that can be sought, for reading headers."""
+        fs, path = file_system(self.url)
+        return patiently(self.url, lambda: fs.open(path, "rb", block_size=_HEADER_BLOCK))
+
+
+Place = Path | RemotePath
+
+
+class RemoteFile:
+    """Ranged reads of one object; forked processes connect anew.
+
+    Args:
+        path: its address.
+    """
+
+    def __init__(self, path: RemotePath) -> None:
+        self.path = path
+        self._process = -1
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of a range.
+
+        Raises:
+            SampleError: the object is not there, may not be read, or ends before.
+            SourceError: the store does not answer, or ignores ranges.
+        """
+        if self._process != os.getpid():
+            self._fs, self._at = file_system(self.path.url)
+            self._process = os.getpid()
+        content = patiently(self.path.url, lambda: self._fs.cat_file(self._at, start=offset, end=offset + size)) if size else b""
+        if len(content) > size:
+            raise SourceError(
+                f"{self.path} was asked for {size} bytes; its server sent {len(content)}, so it takes no ranges; "
+                f"give simplecache::{self.path.parent} to copy each shard once, or use another server"
+            )
+        return content
+
+
+def is_url(address: str) -> bool:
+    """True for what is not a path of this machine."""
+    return "://" in address or "::" in address
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it; credentials come from the protocol's own environment or fsspec's config files.
+
+    Raises:
+        UsageError: the protocol is unknown, or its package is not installed.
+    """
+    try:
+        return fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UsageError(
+            f"{url} was given", f"the package that reads this protocol is not installed ({error})", "pip install 'moviegen[remote]'"
+        ) from error
+    except ValueError as error:
+        protocol = url.partition(":")[0]
+        known = what_exists(protocol, fsspec.available_protocols(), noun="protocol")
+        raise UsageError(f"{url} was given", f"{error}; {known}", "correct the address, or mount or copy the shards") from error
+
+
+def list_remote(url: str) -> list[RemotePath]:
+    """The shards in a remote folder, or those that a pattern matches; in order."""
+    caches, chained, address = url.rpartition("::")  # `simplecache::s3://...` reads through a cache
+    fs, path = file_system(address)
+    pattern = path if any(sign in path for sign in "*?[") else f"{path.rstrip('/')}/*.tar"
+    try:
+        found = patiently(url, lambda: fs.glob(pattern))
+    except SampleError:
+        found = []
+    return [RemotePath(caches + chained + fs.unstrip_protocol(name)) for name in sorted(found)]
+
+
+def size_of(place: Place) -> int:
+    """Bytes of a shard."""
+    return place.size() if isinstance(place, RemotePath) else place.stat().st_size
+
+
+def stamp_of(place: Place) -> str:
+    """A text that changes when a shard is written anew, as far as its file system tells."""
+    if isinstance(place, RemotePath):
+        fs, path = file_system(place.url)
+        return str(patiently(place.url, lambda: fs.ukey(path)))
+    found = place.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def patiently(what: str, ask: Callable[[], Answer]) -> Answer:
+    """Ask a store, again after a pause where it fails for reasons that pass.
+
+    Raises:
+        SampleError: the object is not there, or may not be read.
+        SourceError: there is still no answer after some seconds.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return ask()
+        except (FileNotFoundError, PermissionError) as error:
+            raise SampleError("cannot be fetched", f"{what}: {type(error).__name__}: {error}") from error
+        except Exception as error:  # each protocol's package raises what it likes
+            if pause_s is None:
+                raise SourceError(
+                    f"{what} was asked for; it did not answer in {len(_PAUSES_S) + 1} attempts ({type(error).__name__}: {error}); "
+                    "see to the connection, then run the same command again: training goes on from its last checkpoint"
+                ) from error
+            time.sleep(pause_s)
+    raise AssertionError("unreachable")

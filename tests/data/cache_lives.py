@@ -1,0 +1,102 @@
+"""Caches latents in processes that are killed: `python cache_lives.py SHARDS OUTPUT RANKS KILL_AFTER...` (batches; 0 lets it live).
+
+Everything is imported once and forked. The exit codes of every life are printed as JSON.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+
+from moviegen_core.autoencoder import Autoencoder
+from moviegen_data.datamodule import ShardData
+from moviegen_data.latents import LatentShardWriter
+
+TIME_LIMIT_S = 300
+
+
+class Pooling(Autoencoder):
+    """Averages cells, and writes a byte for every batch that it has begun."""
+
+    def __init__(self, record: Path | None = None):
+        super().__init__(latent_channels=3, temporal_factor=2, spatial_factor=4)
+        self.gain = torch.nn.Parameter(torch.tensor(1.0))
+        self.record = record
+
+    def encode_raw(self, video, *, sample=False):
+        return self.gain * torch.nn.functional.avg_pool3d(video, (2, 4, 4))
+
+    def predict_step(self, batch, batch_idx):
+        if self.record is not None:
+            with open(self.record, "ab") as file:
+                file.write(b".")
+            time.sleep(0.02)  # so that a life ends at many different places
+        return {"keys": batch.keys, "captions": batch.captions, "latents": self.encode(batch.video), "metadata": batch.metadata}
+
+
+def cache(shards, output, *, record=None, ranks=1, **settings):
+    """Encode all of some shards in batches of three into shards of two."""
+    warnings.simplefilter("ignore")
+    data = ShardData(urls=shards, num_frames=4, height=16, width=16, fps=8.0, batch_size=3)
+    writer = LatentShardWriter(output=output, **{"max_samples": 2, **settings})
+    parallel = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}
+    trainer = Trainer(
+        accelerator="cpu", callbacks=[writer], logger=False, enable_progress_bar=False, enable_checkpointing=False, **parallel
+    )
+    model = Pooling(record)
+    trainer.predict(model, data, return_predictions=False)
+
+
+def live(shards, output, ranks, kill_after):
+    record = Path(output).parent / "record"
+    record.unlink(missing_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [_born(shards, output, rank, ranks, record, port) for rank in range(ranks)]
+    codes, start = [None] * ranks, time.monotonic()
+    while None in codes:
+        for rank, process in enumerate(processes):
+            if codes[rank] is None:
+                found, status = os.waitpid(process, os.WNOHANG)
+                codes[rank] = os.waitstatus_to_exitcode(status) if found else None
+        begun = record.stat().st_size if record.exists() else 0
+        if (kill_after and begun >= kill_after) or time.monotonic() - start > TIME_LIMIT_S:
+            for rank, process in enumerate(processes):
+                if codes[rank] is None:
+                    os.kill(process, signal.SIGKILL)
+        time.sleep(0.002)
+    return codes
+
+
+def _born(shards, output, rank, ranks, record, port):
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        if ranks > 1:
+            place = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in place.items()})
+        cache(shards, output, record=record, ranks=ranks)
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    shards, output, ranks = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    print(json.dumps([live(shards, output, ranks, int(after)) for after in sys.argv[4:]]))

@@ -1,0 +1,225 @@
+"""Caches whose making is interrupted, again and again: they go on, and end with the bytes of one that was not."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cache_lives import Pooling, cache
+
+from moviegen_data import latents as latents_module
+from moviegen_data.datamodule import ShardData
+from moviegen_data.reader import ShardReader
+from moviegen_data.shards import ShardWriter
+from moviegen_data.tensors import latent_header
+
+HERE = Path(__file__).parent
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def lives(shards, output, *kill_after, ranks=1):
+    """Run lives, killed after so many batches (0 for none); return the exit codes of each."""
+    paths = [HERE, HERE.parents[1], HERE.parents[1] / "plugins", HERE.parents[1] / "data"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(HERE / "cache_lives.py"), str(shards), str(output), str(ranks), *map(str, kill_after)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=560, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def shards(make_shards):
+    return str(make_shards(num_samples=23, max_samples=10, num_frames=6))
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_again_and_again(shards, tmp_path, num_kills):
+    cache(shards, str(tmp_path / "whole"))
+    reference = content(tmp_path / "whole")
+    assert len(reference) == 13 and len(ShardReader(str(tmp_path / "whole"))) == 23
+    chance = random.Random(num_kills)
+    kills = [chance.randint(1, 3) for _ in range(num_kills)]
+    codes = lives(shards, tmp_path / "killed" / "cache", *kills, 0)
+    assert codes[-1] == [0] and [-9] in codes
+    assert content(tmp_path / "killed/cache") == reference
+
+
+@pytest.mark.slow
+def test_ranks_are_killed_together_and_go_on_together(shards, tmp_path):
+    assert lives(shards, tmp_path / "whole" / "cache", 0, ranks=2) == [[0, 0]]
+    reference = content(tmp_path / "whole/cache")
+    assert len(ShardReader(str(tmp_path / "whole/cache"))) == 23 and {name[:16] for name in reference} == {
+        "latents-rank0000", "latents-rank0001",
+    }  # fmt: skip
+    codes = lives(shards, tmp_path / "killed" / "cache", 3, 2, 5, 0, ranks=2)
+    assert codes[-1] == [0, 0] and [-9, -9] in codes
+    assert content(tmp_path / "killed/cache") == reference
+
+
+def fail_at(monkeypatch, number):
+    """Let the model fail at one batch, counted over all runs."""
+    count, encode = [0], Pooling.predict_step
+
+    def failing(model, batch, batch_idx):
+        count[0] += 1
+        if count[0] == number:
+            raise RuntimeError("interrupted")
+        return encode(model, batch, batch_idx)
+
+    monkeypatch.setattr(Pooling, "predict_step", failing)
+
+
+class PowerCut(BaseException):
+    """Ends everything at once, as nothing in the program expects."""
+
+
+def cut_at(monkeypatch, number):
+    """Let the renames from that one on never happen."""
+    count, replace = [0], os.replace
+
+    def limited(source, target):
+        count[0] += 1
+        if count[0] > number:
+            raise PowerCut
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", limited)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_cut_at_every_rename(shards, tmp_path, monkeypatch, overwrite):
+    """Between any two renames: of notes, of shards, of the index."""
+    cache(shards, str(tmp_path / "whole"), max_samples=10)
+    reference = content(tmp_path / "whole")
+    cuts = 0
+    for number in range(30):
+        folder = tmp_path / f"cut{number}"
+        if overwrite:
+            with ShardWriter(folder, prefix="latents", max_samples=1) as writer:
+                for key in range(5):
+                    writer.write(f"old-{key}", {"json": {}})
+        with monkeypatch.context() as patch:
+            patch.setattr(latents_module.LatentShardWriter, "on_exception", lambda *arguments: None)  # nobody is there to tidy up
+            cut_at(patch, number)
+            try:
+                cache(shards, str(folder), max_samples=10, overwrite=overwrite)
+            except PowerCut:
+                cuts += 1
+        cache(shards, str(folder), max_samples=10, overwrite=overwrite)
+        assert content(folder) == reference, f"cut at rename {number}"
+        if cuts <= number:
+            break
+    assert cuts >= 6
+
+
+def test_what_was_written_is_not_encoded_again(shards, tmp_path, monkeypatch):
+    encoded, encode = [], Pooling.predict_step
+    fail_at = [5]
+
+    def counting(model, batch, batch_idx):
+        encoded.append(batch.keys)
+        if len(encoded) == fail_at[0]:
+            raise RuntimeError("out of memory")
+        return encode(model, batch, batch_idx)
+
+    monkeypatch.setattr(Pooling, "predict_step", counting)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        cache(shards, str(tmp_path / "cache"))
+    assert not list((tmp_path / "cache").glob("*.tar"))
+    encoded.clear()
+    fail_at[0] = 0
+    cache(shards, str(tmp_path / "cache"))
+    assert encoded[0][0] == "shards-0009", "the fourth batch: its samples were in the shard that was not finished"
+    assert len(encoded) == 5
+    encoded.clear()
+    cache(shards, str(tmp_path / "cache"))
+    assert encoded == [], "it is whole"
+    assert [ShardReader(str(tmp_path / "cache"))[number].key for number in range(23)] == [f"shards-{number:04d}" for number in range(23)]
+
+
+@pytest.mark.parametrize("change", ["encoder", "statistics", "dtype", "data"])
+def test_nothing_stale_is_gone_on_with(shards, make_shards, tmp_path, monkeypatch, change):
+    build = Pooling.__init__
+    fail_at(monkeypatch, 5)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        cache(shards, str(tmp_path / "cache"))
+    assert list((tmp_path / "cache/.latents.partial").glob("*.tar"))
+
+    def changed(model, record=None):
+        build(model, record)
+        if change == "encoder":
+            model.gain.data += 1.0
+        elif change == "statistics":
+            model.set_latent_statistics(torch.zeros(3), torch.full((3,), 2.0))
+
+    monkeypatch.setattr(Pooling, "__init__", changed)
+    source = str(make_shards("others", num_samples=23, max_samples=10, num_frames=7)) if change == "data" else shards
+    settings = {"dtype": "fp32"} if change == "dtype" else {}
+    cache(source, str(tmp_path / "cache"), **settings)
+    cache(source, str(tmp_path / "anew"), **settings)
+    assert content(tmp_path / "cache") == content(tmp_path / "anew")
+    origins = [latent_header(sample["latent.safetensors"]) for sample in map(ShardReader(str(tmp_path / "cache")).__getitem__, range(23))]
+    assert {origin[2]["encoder"] for origin in origins} == {Pooling().checksum()}
+    if change != "dtype":
+        with pytest.raises(FileExistsError, match="already holds"):
+            monkeypatch.setattr(Pooling, "__init__", lambda model, record=None: (changed(model, record), model.gain.data.mul_(3.0))[0])
+            cache(source, str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("damage", ["note", "shard", "missing"])
+def test_a_damaged_note_or_shard_begins_anew(shards, tmp_path, monkeypatch, damage):
+    cache(shards, str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        fail_at(patch, 5)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            cache(shards, str(tmp_path / "cache"))
+    partial = tmp_path / "cache/.latents.partial"
+    first = partial / "latents-000000.tar"
+    if damage == "note":
+        (partial / "state.json").write_text('{"made_from')
+    elif damage == "shard":
+        first.write_bytes(first.read_bytes()[:-512])
+    else:
+        first.unlink()
+    cache(shards, str(tmp_path / "cache"))
+    assert content(tmp_path / "cache") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+def test_kept_in_the_precision_that_was_asked_for(shards, tmp_path, dtype):
+    cache(shards, str(tmp_path / "cache"), dtype=dtype)
+    batch = next(iter(ShardData(urls=str(tmp_path / "cache"), latents=True, batch_size=4, shuffle=False).train_dataloader()))
+    assert batch.latents.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
+
+
+def test_what_overflows_the_precision_is_told(shards, tmp_path, monkeypatch):
+    build = Pooling.__init__
+
+    def loud(model, record=None):
+        build(model, record)
+        model.gain.data.fill_(1e6)
+
+    monkeypatch.setattr(Pooling, "__init__", loud)
+    with pytest.raises(ValueError, match="latent of 'shards-0000' was to be kept in fp16; it holds NaN or infinite values"):
+        cache(shards, str(tmp_path / "cache"), dtype="fp16")
+    cache(shards, str(tmp_path / "cache"), dtype="bf16")
+
+
+def test_shards_written_anew_with_the_same_sizes_are_other_shards(make_shards, tmp_path, monkeypatch):
+    shards = str(make_shards(num_samples=23, max_samples=10, num_frames=6))
+    cache(shards, str(tmp_path / "cache"))
+    with pytest.raises(FileExistsError, match="already holds"):
+        for path in Path(shards).glob("*.tar"):
+            os.utime(path, ns=(0, 1_000_000_000))
+        cache(shards, str(tmp_path / "cache"))
+    count, encode = [0], Pooling.predict_step
+    monkeypatch.setattr(Pooling, "predict_step", lambda *arguments: (count.__setitem__(0, count[0] + 1), encode(*arguments))[1])
+    cache(shards, str(tmp_path / "cache"), overwrite=True)
+    assert count[0] == 8, "all is encoded again"

@@ -1,0 +1,208 @@
+"""Shards by URL: the same samples as from files, by ranges, with and without an index, and what goes wrong on the way."""
+
+import re
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import fsspec
+import pytest
+import torch
+
+from moviegen_data import storage
+from moviegen_data.datamodule import ShardData
+from moviegen_data.faults import SampleError, SourceError
+from moviegen_data.inspect import inspect
+from moviegen_data.reader import ShardReader, resolve_shards
+
+
+@pytest.fixture
+def shards(make_shards):
+    return make_shards(num_samples=12, max_samples=5)
+
+
+@pytest.fixture
+def in_memory(shards):
+    """The shards in fsspec's memory, and a list of the ranges that are read of them."""
+    fs = fsspec.filesystem("memory")
+    fs.rm("/bucket", recursive=True) if fs.exists("/bucket") else None
+    fs.put(str(shards), "/bucket/shards", recursive=True)
+    yield "memory://bucket/shards"
+    fs.rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """What is asked of fsspec's memory."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    asked, cat_file, opened = [], MemoryFileSystem.cat_file, MemoryFileSystem._open
+
+    def noted(fs, path, start=None, end=None, **options):
+        asked.append((path.rpartition("/")[2], start, end))
+        return cat_file(fs, path, start=start, end=end, **options)
+
+    def noted_open(fs, path, mode="rb", **options):
+        asked.append((path.rpartition("/")[2], "open", mode))
+        return opened(fs, path, mode=mode, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", noted)
+    monkeypatch.setattr(MemoryFileSystem, "_open", noted_open)
+    return asked
+
+
+@pytest.fixture
+def served(shards):
+    """The shards behind a web server that answers ranges."""
+    requests = []
+
+    class Ranges(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(shards.parent))
+
+        def do_GET(self):
+            requests.append((self.path, self.headers.get("Range")))
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+            file = shards.parent / self.path.lstrip("/")
+            if not wanted or not file.is_file() or self.server.ignores_ranges:
+                return super().do_GET()
+            content = file.read_bytes()
+            part = content[int(wanted[1]) : int(wanted[2]) + 1 if wanted[2] else None]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {wanted[1]}-{int(wanted[1]) + len(part) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+            self.wfile.write(part)
+
+        def log_message(self, *arguments):
+            pass
+
+    pytest.importorskip("aiohttp", reason="fsspec reads http through it")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
+    server.ignores_ranges = False
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/shards", requests, server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def _batches(urls, **settings):
+    settings = {"num_frames": 4, "height": 16, "width": 16, "fps": 8.0, "batch_size": 4, **settings}
+    return list(ShardData(urls=urls, **settings).train_dataloader())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_those_of_the_files(shards, in_memory, num_workers):
+    here, there = _batches(str(shards)), _batches(in_memory, num_workers=num_workers)
+    assert [batch.keys for batch in here] == [batch.keys for batch in there]
+    assert all(torch.equal(one.video, other.video) for one, other in zip(here, there, strict=True))
+
+
+def test_addresses(in_memory):
+    names = [f"{in_memory}/shard-{number:06d}.tar" for number in range(3)]
+    for url in (in_memory, f"{in_memory}/*.tar", f"{in_memory}/shard-{{000000..000002}}.tar", names):
+        found = resolve_shards(url)
+        assert [path.name for path in found] == [name.rpartition("/")[2] for name in names]
+        assert all(path.size() > 10_000 for path in found)
+    with pytest.raises(ValueError, match=r"no \*.tar is listed there"):
+        resolve_shards("memory://bucket/empty")
+
+
+def test_the_index_spares_the_headers(in_memory, reads):
+    reader = ShardReader(in_memory)
+    assert len(reader) == 12 and {name for name, _, _ in reads} == {"shard.index.json"}
+    reads.clear()
+    sample = reader[7]
+    assert sample.key == "shards-0007" and reads == []
+    content = sample["mp4"]
+    ((name, start, end),) = reads
+    assert name == "shard-000001.tar" and end - start == len(content) == sample.size("mp4")
+
+
+def test_without_an_index_headers_are_read(in_memory, reads):
+    fsspec.filesystem("memory").rm("/bucket/shards/shard.index.json")
+    reader = ShardReader(in_memory)
+    assert reader.counts == [5, 5, 2] and reader[11].metadata["caption"] == "clip 11"
+    assert ("shard-000002.tar", "open", "rb") in reads
+
+
+def test_an_index_of_other_shards_is_found_out(in_memory):
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/bucket/shards/shard-000001.tar", fs.cat_file("/bucket/shards/shard-000001.tar") + bytes(512))
+    reader = ShardReader(in_memory)
+    assert reader[0].key == "shards-0000"
+    with pytest.raises(SampleError, match="the shard is not the one that its index speaks of"):
+        reader[5]
+    data = ShardData(urls=in_memory, num_frames=4, height=16, width=16, fps=8.0, batch_size=4)
+    assert len({key for batch in data.train_dataloader() for key in batch.keys}) == 7
+    assert data.skipped.counts == {"the shard is not the one that its index speaks of": 5}
+
+
+@pytest.mark.parametrize(
+    "members", [[["../../evil", {"mp4": [0, 10]}]], [["a", {"mp4": [0, 1 << 40]}]], [["a", {"mp4": [-5, 10]}]], 7, [[]]]
+)
+def test_an_index_that_lies_is_not_believed(in_memory, members):
+    import json
+
+    fs = fsspec.filesystem("memory")
+    index = json.loads(fs.cat_file("/bucket/shards/shard.index.json"))
+    index["shards"][0]["members"] = members
+    fs.pipe_file("/bucket/shards/shard.index.json", json.dumps(index).encode())
+    assert ShardReader(in_memory)[3].key == "shards-0003"
+
+
+def test_a_shard_that_is_gone_makes_bad_samples(in_memory):
+    fsspec.filesystem("memory").rm("/bucket/shards/shard-000002.tar")
+    data = ShardData(urls=f"{in_memory}/shard-{{000000..000002}}.tar", num_frames=4, height=16, width=16, fps=8.0, batch_size=4)
+    assert len({key for batch in data.train_dataloader() for key in batch.keys}) == 10
+    assert data.skipped.counts == {"cannot be fetched": 2}
+    with pytest.raises(ValueError, match="nothing-000000.tar was given; cannot be fetched.*; correct the address"):
+        ShardReader(f"{in_memory}/nothing-000000.tar")
+
+
+def test_a_store_that_fails_is_asked_again(in_memory, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    failures, cat_file = [3], MemoryFileSystem.cat_file
+
+    def failing(fs, path, **options):
+        if failures[0]:
+            failures[0] -= 1
+            raise ConnectionError("try later")
+        return cat_file(fs, path, **options)
+
+    reader = ShardReader(in_memory)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", failing)
+    assert reader[0].metadata["caption"] == "clip 0" and not failures[0]
+    failures[0] = 99
+    with pytest.raises(SourceError, match=r"did not answer in 5 attempts \(ConnectionError: try later\).*from its last checkpoint"):
+        _ = reader[1].metadata
+
+
+def test_over_http_with_ranges(shards, served):
+    url, requests, server = served
+    names = f"{url}/shard-{{000000..000002}}.tar"
+    here, there = _batches(str(shards)), _batches(names)
+    assert all(torch.equal(one.video, other.video) for one, other in zip(here, there, strict=True))
+    tars = [wanted for path, wanted in requests if path.endswith(".tar")]
+    assert tars and all(tars), "only ranges are asked for"
+    assert [path.name for path in resolve_shards(url + "/")] == [f"shard-{number:06d}.tar" for number in range(3)], "from the server's list"
+    server.ignores_ranges = True
+    with pytest.raises(SourceError, match="it takes no ranges"):
+        _ = ShardReader(names)[0]["mp4"]
+
+
+def test_inspecting_by_url(in_memory, capsys):
+    answer = inspect(in_memory)
+    assert answer["num_samples"] == 12 and answer["num_shards"] == 3 and not answer["bad"] and answer["num_bytes"] > 10_000
+
+
+def test_a_protocol_whose_package_is_absent():
+    fsspec.register_implementation("absent", "no_such_package.Absent", errtxt="Install no_such_package", clobber=True)
+    with pytest.raises(
+        ValueError, match=r"absent://b/a.tar was given; the package .* is not installed .*; pip install 'moviegen\[remote\]'"
+    ):
+        resolve_shards("absent://b/a.tar")

@@ -1,0 +1,95 @@
+"""The text cache: what the encoders make of captions, in the shards, in place of the encoders."""
+
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from moviegen_data.caption_data import CaptionData
+from moviegen_data.datamodule import ShardData
+from moviegen_data.reader import ShardReader
+from moviegen_data.shards import ShardWriter, safetensors_header
+from moviegen_data.tensors import latent_bytes
+from moviegen_data.texts import TextShardWriter
+from moviegen_text.embedded import HashedWordConditioner
+from moviegen_text.encoding import TextEncoding
+from moviegen_text.t5 import ByT5Conditioner, T5Conditioner
+
+CAPTIONS = ["a red ball moves to the left", "a blue square", 'a sign that says "left"', "", "a ball and a square and a ball"]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    with ShardWriter(tmp_path / "latents", max_samples=2) as writer:
+        for number, caption in enumerate(CAPTIONS):
+            record = {"caption": caption, "encoded": {"frames": 16, "height": 16, "width": 16, "fps": 16.0}, "note": number}
+            latent = latent_bytes(torch.full((2, 1, 2, 2), float(number)), {"encoder": "abc"})
+            writer.write(f"k{number}", {"json": record, "latent.safetensors": latent})
+    return str(tmp_path / "latents")
+
+
+def encoding(t5, byt5):
+    return TextEncoding(
+        encoders={
+            "t5": lambda width: T5Conditioner(width, pretrained=str(t5)),
+            "b": lambda width: ByT5Conditioner(width, pretrained=str(byt5)),
+        }
+    )
+
+
+def cache(model, shards, output, **settings):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    writer = TextShardWriter(output=str(output), **{"dtype": "fp32", "max_samples": 2, **settings})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = CaptionData(urls=shards, fps_prefix=True, batch_size=3)
+        Trainer(accelerator="cpu", callbacks=[writer], **quiet).predict(model, data, return_predictions=False)
+
+
+def test_embeddings_take_the_encoders_place(shards, tmp_path, t5, byt5):
+    model = encoding(t5, byt5)
+    cache(model, shards, tmp_path / "cache")
+    before, after = ShardReader(shards), ShardReader(str(tmp_path / "cache"))
+    assert len(after) == 5
+    for number in range(5):
+        assert all(after[number][part] == before[number][part] for part in before[number]), "other parts are as they were"
+    told = safetensors_header(after[0]["text.safetensors"])[0]["__metadata__"]
+    assert told == {f"{name}.encoder": checksum for name, checksum in model.checksums().items()} and len(set(told.values())) == 2
+    batch = next(iter(ShardData(urls=str(tmp_path / "cache"), latents=True, text=True, fps_prefix=True, batch_size=5).train_dataloader()))
+    assert batch.text.keys() == {"t5", "byt5"}
+    for conditioner in (T5Conditioner(8, pretrained=str(t5)), ByT5Conditioner(8, pretrained=str(byt5))):
+        cached = conditioner(batch)
+        assert not conditioner._frozen.is_loaded, "the encoder did not run"
+        batch.text.pop(conditioner.cache_name)
+        fresh = conditioner(batch)
+        torch.testing.assert_close(cached.context_mask, fresh.context_mask)
+        torch.testing.assert_close(cached.context[cached.context_mask], fresh.context[fresh.context_mask], atol=1e-5, rtol=1e-5)
+
+
+def test_an_interrupted_cache_goes_on(shards, tmp_path, t5, byt5, monkeypatch):
+    model, count, step = encoding(t5, byt5), [0], TextEncoding.predict_step
+    cache(model, shards, tmp_path / "whole")
+
+    def failing(model, batch, batch_idx):
+        count[0] += 1
+        if count[0] == 2:
+            raise RuntimeError("interrupted")
+        return step(model, batch, batch_idx)
+
+    monkeypatch.setattr(TextEncoding, "predict_step", failing)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        cache(model, shards, tmp_path / "cache")
+    cache(model, shards, tmp_path / "cache")
+    names = [path.name for path in sorted((tmp_path / "whole").iterdir())]
+    assert [path.name for path in sorted((tmp_path / "cache").iterdir())] == names
+    assert all((tmp_path / "cache" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
+
+
+def test_what_cannot_be_cached(shards, tmp_path, t5):
+    with pytest.raises(ValueError, match="encoder words=HashedWordConditioner was given.*only frozen encoders can be cached"):
+        TextEncoding(encoders={"words": lambda width: HashedWordConditioner(width)})
+    with pytest.raises(ValueError, match="another has its cache_name 't5'"):
+        TextEncoding(encoders={name: lambda width: T5Conditioner(width, pretrained=str(t5)) for name in "ab"})
+    with pytest.raises(ValueError, match="there are bf16, fp16, fp32"):
+        TextShardWriter(output=str(tmp_path), dtype="int8")
