@@ -214,8 +214,8 @@ class VideoDecoder:
         return self._last_placement[1]
 
     def _convert(self, frame: VideoFrame, out: Shaped[Tensor, "3 h w"], aspect: float) -> None:
-        quarter_turns = quarter_turns(frame)
-        turned = quarter_turns % 2 == 1
+        turns = quarter_turns(frame)
+        turned = turns % 2 == 1
         height, width = out.shape[1:] if not turned else out.shape[:0:-1]
         placement = self._placement(frame.height, max(1, round(frame.width * aspect)), height, width)
         picture = self._reformatter.reformat(
