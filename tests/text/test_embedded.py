@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
+from lightning.pytorch import LightningModule
 from torch import nn
 
 from moviegen_core.batch import MediaBatch
@@ -183,7 +184,8 @@ class TestPlugin:
         offered = list(moviegen_text.moviegen_components())
         assert {component.class_path.rpartition(".")[2] for component in offered} >= {"T5Conditioner", "HashedWordConditioner"}
         for component in offered:
-            assert issubclass(getattr(moviegen_text, component.class_path.rpartition(".")[2]), Conditioner)
+            offers = getattr(moviegen_text, component.class_path.rpartition(".")[2])
+            assert issubclass(offers, Conditioner if component.kind == "conditioner" else LightningModule)
         with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
             moviegen_text.Nothing  # noqa: B018
 
