@@ -2,12 +2,13 @@
 
 import importlib
 import inspect
+import json
 import linecache
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moviegen_core import __version__
@@ -101,7 +102,8 @@ def call(command: Command, args: Sequence[str]) -> Any:
 def _spell_out(function: Callable[..., Any], args: Sequence[str]) -> list[str]:
     """Write `--flag` as `--flag=true`, `--two-words` as `--two_words`, and `-o` as the one option that begins with o."""
     parameters = inspect.signature(function).parameters
-    spelled = []
+    spelled: list[str] = []
+    args = _join_repeated(parameters, args)
     for position, arg in enumerate(args):
         option, equals, value = arg.partition("=")
         if len(option) == 2 and option[0] == "-" and option[1].isalpha() and option != "-h":
@@ -116,6 +118,20 @@ def _spell_out(function: Callable[..., Any], args: Sequence[str]) -> list[str]:
             equals, value = "=", "true"
         spelled.append(f"--{name}{equals}{value}")
     return spelled
+
+
+def _join_repeated(parameters: Mapping[str, inspect.Parameter], args: Sequence[str]) -> list[str]:
+    """Make one list of an option that is given several times, where its argument may be a text or a list of them."""
+    several = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation == str | list[str]}
+    given: dict[str, list[str]] = {}
+    rest, left = [], iter(args)
+    for arg in left:
+        option, equals, value = arg.partition("=")
+        if option in several:
+            given.setdefault(option, []).append(value if equals else next(left, ""))
+        else:
+            rest.append(arg)
+    return [*rest, *(f"{name}={values[0] if len(values) == 1 else json.dumps(values)}" for name, values in given.items())]
 
 
 def _overview(host: PluginHost) -> str:

@@ -157,7 +157,11 @@ def _media(root: Path, report: PackReport, *, sidecar: bool, caption_file: str |
     for path in sorted(root.rglob("*")):
         if path.is_dir() or any(part.startswith(".") for part in path.relative_to(root).parts):
             continue
-        if not path.resolve().is_relative_to(root.resolve()):
+        if not path.is_file():
+            report.skipped.add(Skip(str(root), str(path.relative_to(root)), "not a file", "a link to nothing, or a device"))
+        elif path.name != path.name.encode(errors="replace").decode():
+            report.skipped.add(Skip(str(root), repr(str(path.relative_to(root))), "a name that is no UTF-8"))
+        elif not path.resolve().is_relative_to(root.resolve()):
             report.skipped.add(Skip(str(root), str(path.relative_to(root)), "a link that leaves the folder"))
         elif path.suffix.lower()[1:] in (*VIDEOS, *IMAGES, *SOUNDS):
             yield path

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+PART = "+"  # between a medium's key and a clip's number; no medium's key holds it
+
 
 @dataclass(frozen=True)
 class Drop:
@@ -90,13 +92,23 @@ class Clip:
         return replace(self, annotations={**self.annotations, **annotations})
 
     def embedded(self, **vectors: np.ndarray) -> Self:
-        """A copy with further embeddings, kept in half precision."""
-        return replace(self, vectors={**self.vectors, **{name: np.asarray(vector, np.float16) for name, vector in vectors.items()}})
+        """A copy with further embeddings, kept in half precision.
+
+        Raises:
+            ValueError: one is no vector, or holds numbers that half precision has not.
+        """
+        with np.errstate(over="ignore"):
+            halves = {name: np.asarray(vector, np.float16) for name, vector in vectors.items()}
+        for name, half in halves.items():
+            if half.ndim != 1 or not np.isfinite(half).all():
+                told = f"the embedding {name} of {self.key!r} has the shape {half.shape}, or numbers that half precision has not"
+                raise ValueError(f"{told}; embeddings are vectors of at most 65504; scale it, or drop the clip with a reason")
+        return replace(self, vectors={**self.vectors, **halves})
 
     def part(self, number: int, start_s: float, end_s: float) -> Self:
         """A stretch of it as a clip of its own, with the same facts and no scores."""
         return replace(
-            self, key=f"{self.key}-{number:03d}", start_s=round(start_s, 6), end_s=round(end_s, 6), scores={}, vectors={}, drop=None
+            self, key=f"{self.key}{PART}{number:03d}", start_s=round(start_s, 6), end_s=round(end_s, 6), scores={}, vectors={}, drop=None
         )
 
     def dropped(self, reason: str, *, measured: str = "", wanted: str = "", stage: str = "") -> Self:

@@ -15,8 +15,8 @@ from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, st
 from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
 from moviegen_data.curation.report import Report, find_dropped, write_report
 from moviegen_data.curation.running import run_set_stage
-from moviegen_data.curation.work import NAME, Load, Results, Work, operators, require_folder
-from moviegen_data.faults import logger
+from moviegen_data.curation.work import NAME, Load, Results, Work, only_run, operators, require_folder
+from moviegen_data.faults import SkipReport, logger
 from moviegen_data.pack import keyed_media
 
 _GROUPS = ("stages", "shards")
@@ -50,12 +50,27 @@ def curate(
     """
     require_at_least(1, part_size=part_size)
     require_at_least(0, thumbnails=thumbnails)
-    root, target = require_folder(folder), Path(output).expanduser()
+    root, target = require_folder(folder), Path(output).expanduser().absolute()
     stages, shards = read_config([config] if isinstance(config, str) else config)
     media, skipped = keyed_media(root)
-    require_free(target, shards.prefix, overwrite=overwrite, ours=(target / NAME).is_dir())
+    require_free(target, shards.prefix, overwrite=overwrite)
+    with only_run(target / NAME):
+        return _curate(root, target, stages, shards, media, skipped, engine or LocalEngine(), part_size, thumbnails)
+
+
+def _curate(
+    root: Path,
+    target: Path,
+    stages: Sequence[Named],
+    shards: ShardSettings,
+    media: Sequence[tuple[str, Path]],
+    skipped: SkipReport,
+    engine: Engine,
+    part_size: int,
+    thumbnails: int,
+) -> dict[str, Any]:
     work = Work(target / NAME, root, part_size)
-    run = _Run(engine or LocalEngine(), work)
+    run = _Run(engine, work)
     before = run.begin(media)
     steps = steps_of(stages, before.digest)
     results = [before]

@@ -32,18 +32,21 @@ def cut_video(path: str | Path, start_s: float, end_s: float, *, crf: int = 16, 
         SampleError: the file cannot be decoded, or the stretch holds no frame.
     """
     buffer = io.BytesIO()
-    with opened(path) as source, av.open(buffer, mode="w", format="mp4") as container:
-        stream = VideoDecoder().stream_of(source)
-        writer: _Picture | None = None
-        track = _Track(container, path, start_s, end_s) if sound and source.streams.audio else None
-        for frame, time_s in _stretch(source, stream, start_s, end_s):
-            writer = writer or _Picture(container, stream, frame, crf, preset)
-            writer.add(frame, time_s - start_s)
-        if writer is None:
-            raise SampleError("too short", f"no frame between {start_s:.3f} s and {end_s:.3f} s")
-        writer.finish()
-        if track is not None:
-            track.write()
+    try:
+        with opened(path) as source, av.open(buffer, mode="w", format="mp4") as container:
+            stream = VideoDecoder().stream_of(source)
+            writer: _Picture | None = None
+            track = _Track(container, path, start_s, end_s) if sound and source.streams.audio else None
+            for frame, time_s in _stretch(source, stream, start_s, end_s):
+                writer = writer or _Picture(container, stream, frame, crf, preset)
+                writer.add(frame, time_s - start_s)
+            if writer is None:
+                raise SampleError("too short", f"no frame between {start_s:.3f} s and {end_s:.3f} s")
+            writer.finish()
+            if track is not None:
+                track.write()
+    except av.FFmpegError as error:
+        raise SampleError("cannot be cut", f"{type(error).__name__}: {error.strerror}") from error
     return buffer.getvalue()
 
 
@@ -122,13 +125,16 @@ class _Track:
             self.sound = AudioDecoder(audio_hz=hz, channels=channels).decode(path, start_s=start_s, duration_s=end_s - start_s)
         except SampleError:  # the picture is worth keeping; Probe has told of the sound
             return
+        if self.sound.valid_s <= 0.0:
+            return
         self.stream = container.add_stream("aac", rate=hz, layout="mono" if channels == 1 else "stereo")
 
     def write(self) -> None:
         """Write it whole."""
         if self.stream is None:
             return
-        waveform = np.ascontiguousarray(self.sound.audio.numpy().clip(-1.0, 1.0))
+        valid = round(self.sound.valid_s * self.sound.audio_hz)  # what follows is added silence
+        waveform = np.ascontiguousarray(self.sound.audio[:, :valid].numpy().clip(-1.0, 1.0))
         hz, size = self.sound.audio_hz, self.stream.codec_context.frame_size or 1024
         for first in range(0, waveform.shape[1], size):
             part = np.ascontiguousarray(waveform[:, first : first + size])

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.files import write_bytes
@@ -16,12 +17,14 @@ from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.copying import copy_stretch
 from moviegen_data.curation.cutting import cut_video
 from moviegen_data.curation.engine import Part
-from moviegen_data.curation.work import Results
+from moviegen_data.curation.work import NAME, Results
 from moviegen_data.faults import SampleError
 from moviegen_data.shards import SCHEMA_VERSION, ShardWriter, shard_index_path
 from moviegen_data.video import VideoDecoder
 
 Cut = Literal["copy", "encode"]
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+_MOST_LOST_S = 0.5  # at the end of a copied clip, where frames need later ones; where more is missing, something is wrong with it
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,17 @@ class ShardSettings:
     max_samples: int = 256
     cut: Cut = "copy"
     crf: int = 16
-    preset: str = "veryfast"
+    preset: Preset = "veryfast"
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_at_least(1, max_samples=self.max_samples)
         if self.cut not in get_args(Cut):
             raise UsageError(f"cut={self.cut!r} was given", f"ways are {' and '.join(get_args(Cut))}", "give one of them")
+        if self.preset not in get_args(Preset):
+            raise UsageError(f"preset={self.preset!r} was given", f"x264 has {', '.join(get_args(Preset))}", "give one of them")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.prefix):
+            raise UsageError(f"prefix={self.prefix!r} was given", "letters, digits, - and _ can be used", "give another one")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"crf={self.crf} was given", "x264 takes 0 (lossless) to 51 (worst)", "give 16, say")
 
@@ -98,25 +105,55 @@ class ShardPlan:
 
     def publish(self, output: Path) -> dict[str, Any]:
         """Give all shards their names in the output folder, the index last; return the index. Can be done again where it was cut short."""
-        prefix, shards, parts = self.settings.prefix, [], Counter[str]()
-        output.mkdir(parents=True, exist_ok=True)
-        shard_index_path(output, prefix).unlink(missing_ok=True)
-        for path in output.glob(f"{prefix}-[0-9]*.tar"):
-            path.unlink()
+        prefix, shards, parts, links = self.settings.prefix, [], Counter[str](), {}
         for number in range(self.num_shards):
             index = json.loads(shard_index_path(self._own(number), prefix).read_text(encoding="utf-8"))
             parts.update(index["parts"])
             for shard in index["shards"]:  # none where no clip of it could be cut
                 name = f"{prefix}-{len(shards):06d}.tar"
-                _link(self._own(number) / shard["file"], output / name)
+                links[name] = self._own(number) / shard["file"]
                 shards.append({**shard, "file": name})
         total = {"num_samples": sum(s["num_samples"] for s in shards), "num_bytes": sum(s["num_bytes"] for s in shards)}
         index = {"schema": SCHEMA_VERSION, "prefix": prefix, **total, "parts": dict(sorted(parts.items())), "shards": shards}
-        write_bytes(shard_index_path(output, prefix), (json.dumps(index, indent=1) + "\n").encode())
+        record, index_path = Published.read(output), shard_index_path(output, prefix)
+        made_from, names = self.folder.name.rpartition("-")[2], [*links, index_path.name]
+        if record.made_from == made_from and all((output / name).is_file() for name in names):
+            return index
+        Published("", sorted({*record.files, *names})).write(output)  # what a kill leaves from here on is known as ours
+        for name in record.files:
+            if name.endswith(".index.json") or name not in links:
+                (output / name).unlink(missing_ok=True)
+        for name, source in links.items():
+            _link(source, output / name)
+        write_bytes(index_path, (json.dumps(index, indent=1) + "\n").encode())
+        Published(made_from, names).write(output)
         return index
 
     def _own(self, number: int) -> Path:
         return self.folder / f"{number:06d}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What runs of curation have put into a folder, so that nothing else is ever taken away.
+
+    Args:
+        made_from: what the set of shards was made from; empty while it is being put there.
+        files: names of shards and index.
+    """
+
+    made_from: str = ""
+    files: Sequence[str] = ()
+
+    @classmethod
+    def read(cls, output: Path) -> Self:
+        """What the folder's record says."""
+        path = output / NAME / "published.json"
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else cls()
+
+    def write(self, output: Path) -> None:
+        """Write the record."""
+        write_bytes(output / NAME / "published.json", json.dumps(asdict(self)).encode())
 
 
 @dataclass(frozen=True)
@@ -167,10 +204,13 @@ def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]
     if clip.is_whole:
         return {"json": facts, {"jpeg": "jpg"}.get(extension, extension): path.read_bytes()}
     end_s = clip.start_s + clip.duration_s
-    copied = copy_stretch(path, clip.start_s, end_s) if settings.cut == "copy" else None
-    data = copied or cut_video(path, clip.start_s, end_s, crf=settings.crf, preset=settings.preset)
     videos = VideoDecoder()
-    frames, duration_s = videos.count(data)
+    data = copy_stretch(path, clip.start_s, end_s) if settings.cut == "copy" else None
+    frames, duration_s = (0, 0.0) if data is None else videos.count(data)
+    encoded = duration_s < end_s - clip.start_s - _MOST_LOST_S
+    if data is None or encoded:
+        data = cut_video(path, clip.start_s, end_s, crf=settings.crf, preset=settings.preset)
+        frames, duration_s = videos.count(data)
     info = videos.probe(data)
     own = {
         "frames": frames,
@@ -184,26 +224,26 @@ def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]
             **facts,
             **own,
             "has_audio": info.num_audio_streams > 0,
-            "cut": {"start_s": clip.start_s, "end_s": end_s, "encoded": copied is None},
+            "cut": {"start_s": clip.start_s, "end_s": end_s, "encoded": encoded},
         },
         "mp4": data,
     }
 
 
-def require_free(output: Path, prefix: str, *, overwrite: bool, ours: bool) -> None:
+def require_free(output: Path, prefix: str, *, overwrite: bool) -> None:
     """Refuse a folder with shards of another run.
 
     Args:
         output: folder of the shards.
         prefix: first part of their names.
-        overwrite: whether they may be replaced.
-        ours: whether the folder holds a run of curation, whose shards are made anew.
+        overwrite: whether they may be replaced. Those of an earlier run of curation always may.
 
     Raises:
         UsageError: it has some.
     """
-    present = sorted(output.glob(f"{prefix}-[0-9]*.tar")) if output.is_dir() else []
-    if present and not overwrite and not ours:
+    form, ours = re.compile(re.escape(prefix) + r"-\d{6,}\.tar"), set(Published.read(output).files)
+    present = sorted(path for path in output.glob("*.tar") if form.fullmatch(path.name) and path.name not in ours)
+    if present and not overwrite:
         raise UsageError(
             f"{output} was given for new shards",
             f"it already holds {len(present)} named {prefix}-*.tar",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from moviegen_core import __version__
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.plugins import plugin_host
 from moviegen_data.curation.clip import Clip
@@ -72,7 +73,7 @@ def steps_of(stages: Sequence[Named], inputs_digest: str) -> list[Step]:
     for _, group in groupby(kinds):
         members = tuple(stages[start : start + len(list(group))])
         start += len(members)
-        told = json.dumps([[named.name, named.settings] for named in members], sort_keys=True, default=str)
+        told = json.dumps([[n.name, n.settings, n.stage.fingerprint()] for n in members] + [__version__], sort_keys=True, default=str)
         digest = hashlib.sha256(f"{digest} {told}".encode()).hexdigest()[:16]
         steps.append(Step(len(steps), members, digest))
     return steps

@@ -12,7 +12,6 @@ from PIL import Image
 
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.media import Media
-from moviegen_data.faults import SampleError
 
 if TYPE_CHECKING:
     from moviegen_data.curation.report import Report, StageReport
@@ -103,7 +102,7 @@ def _thumbnail(clip: Clip, root: Path) -> str:
     end_s = clip.start_s + (clip.duration_s if math.isfinite(clip.duration_s) else 0.0)
     try:
         pixels = Media(root / clip.source).stills(clip.start_s, end_s, max_side=_THUMBNAIL_PX)[0]
-    except (SampleError, OSError):
+    except Exception:  # noqa: BLE001 - a picture is no reason to lose a report
         return "<div class=none></div>"
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=80)

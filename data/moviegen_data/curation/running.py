@@ -7,8 +7,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from moviegen_core.errors import UsageError
-from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.clip import PART, Clip
 from moviegen_data.curation.engine import Tally
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.pipeline import Named
@@ -72,9 +74,10 @@ class ClipRun:
             try:
                 answers = named.stage.apply_batch(batch, media)
                 made |= {clip.key: checked(named, clip, answer) for clip, answer in zip(batch, answers, strict=True)}
-            except (UsageError, MemoryError):
+            except (UsageError, MemoryError, ImportError, FileNotFoundError, torch.OutOfMemoryError):
                 raise
-            except Exception:  # noqa: BLE001 - whose fault it was is looked for clip by clip
+            except Exception as error:  # noqa: BLE001 - whose fault it was is looked for clip by clip
+                logger.warning("stage %s failed for a batch, clip by clip now: %s: %s", named.name, type(error).__name__, error)
                 made |= {clip.key: applied(named, clip, medium) for clip, medium in zip(batch, media, strict=True)}
         return self._joined(named, clips, given, made, time.perf_counter() - start)
 
@@ -121,8 +124,8 @@ def applied(named: Named, clip: Clip, media: Media) -> list[Clip]:
         return checked(named, clip, named.stage.apply(clip, media))
     except SampleError as error:
         return [_signed(clip.dropped(error.cause, measured=error.detail), named.name)]
-    except (UsageError, MemoryError):
-        raise
+    except (UsageError, MemoryError, ImportError, FileNotFoundError, torch.OutOfMemoryError):
+        raise  # the machine's fault, not the medium's: what would be kept of it would be false for ever
     except Exception as error:  # noqa: BLE001 - a stranger's stage and the media's codecs may raise anything
         logger.warning("stage %s failed for %s: %s: %s", named.name, clip.key, type(error).__name__, error)
         return [_signed(clip.dropped(FAILED, measured=f"{type(error).__name__}: {error}"), named.name)]
@@ -135,11 +138,18 @@ def checked(named: Named, clip: Clip, answer: Any) -> list[Clip]:
         TypeError: it is none that a stage may give.
     """
     made = [answer] if isinstance(answer, Clip) else list(answer)
-    if not made or not all(isinstance(one, Clip) and one.key.startswith(clip.key) and one.source == clip.source for one in made):
+    if not made or not all(isinstance(one, Clip) and _is_of(one, clip) for one in made):
         raise TypeError(f"it gave {answer!r}; a stage gives the clip, or parts of it, or the clip dropped")
     if len({one.key for one in made}) < len(made):
         raise TypeError("it gave two parts of one name; number them")
+    for one in made:
+        if one is not clip:
+            one.to_json()  # what cannot be kept is told here, by clip and stage
     return [_signed(one, named.name) for one in made]
+
+
+def _is_of(one: Clip, clip: Clip) -> bool:
+    return one.source == clip.source and (one.key == clip.key or one.key.startswith(clip.key + PART))
 
 
 def seconds(clips: Iterable[Clip]) -> float:

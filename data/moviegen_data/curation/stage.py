@@ -44,6 +44,10 @@ class Stage:
 
     resources: Resources = Resources()
 
+    def fingerprint(self) -> str:
+        """What the answers depend on besides the arguments, e.g. size and time of a file that one names; another one has all done again."""
+        return ""
+
 
 class ClipStage(Stage, ABC):
     """Looks at clips one by one."""
@@ -112,6 +116,13 @@ class Function(ClipStage):
     def apply(self, clip: Clip, media: Media) -> Clip | Iterable[Clip]:
         """Call the function."""
         return self._function()(clip, media, **self.arguments)
+
+    def fingerprint(self) -> str:
+        """The function's source, where there is some."""
+        try:
+            return inspect.getsource(self._function())
+        except (OSError, TypeError):
+            return ""
 
     def _function(self) -> Any:
         module, _, name = self.path.partition(":")

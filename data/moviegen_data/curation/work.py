@@ -1,9 +1,11 @@
 """The folder of a run: which media there are, and what came of each part. What is there is whole, and need not be done again."""
 
+import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -170,13 +172,30 @@ def operators(root: Path, before: Results, step: Step, results: Results) -> list
     return [Operator("load", Load(before)), *middle, Operator("save", Save(results))]
 
 
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder while one works in it.
+
+    Raises:
+        UsageError: another run does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            given = f"the folder {folder.parent} was given"
+            raise UsageError(given, "another run of curation is at work in it", "wait for it, or give another folder") from error
+        yield
+
+
 def require_folder(folder: str) -> Path:
     """The folder of media that was given.
 
     Raises:
         UsageError: there is none.
     """
-    root = Path(folder).expanduser()
+    root = Path(folder).expanduser().absolute()
     if not root.is_dir():
         exists = "it is a file" if root.is_file() else f"{root.parent} has no such folder"
         raise UsageError(f"the folder {folder} was given", exists, "give a folder of videos, pictures or sounds")

@@ -109,3 +109,10 @@ def test_settings_that_make_no_sense_are_refused():
 def test_it_travels():
     stage = pickle.loads(pickle.dumps(AspectMix(mix={"landscape": 0.8, "portrait": 0.2})))
     assert left(stage.apply(clips(landscape=8, portrait=8))) == {"landscape": 8, "portrait": 2, "square": 0}
+
+
+def test_sounds_have_no_shape_and_pass():
+    sound = Clip("s", "s.wav", facts={"audio_hz": 48000})
+    films = [Clip(f"k{number}", "k.mp4", facts={"width": 16, "height": 9}) for number in range(3)]
+    made = AspectMix(only="portrait", absent="keep").apply([*films, sound])
+    assert made[-1].drop is None and [clip.key for clip in made] == ["k0", "k1", "k2", "s"]

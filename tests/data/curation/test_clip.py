@@ -19,10 +19,16 @@ def test_durations():
     assert Clip("a", "a").duration_s == float("inf")
     assert Clip("a", "a", facts={"duration_s": 5}).duration_s == 5.0 and Clip("a", "a").is_whole
     part = Clip("a", "a", facts={"duration_s": 5}).scored(x=1.0).part(2, 1.0, 3.5)
-    assert (part.key, part.duration_s, part.is_whole, dict(part.scores)) == ("a-002", 2.5, False, {})
+    assert (part.key, part.duration_s, part.is_whole, dict(part.scores)) == ("a+002", 2.5, False, {})
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
 def test_scores_are_numbers(score):
     with pytest.raises(ValueError, match="is not finite"):
         Clip("a", "a").scored(motion=score)
+
+
+@pytest.mark.parametrize("vector", [[float("nan")], [1e6], [[1.0, 2.0]]])
+def test_embeddings_are_vectors_of_numbers(vector):
+    with pytest.raises(ValueError, match="embeddings are vectors"):
+        Clip("a", "a").embedded(x=np.array(vector))

@@ -17,6 +17,7 @@ from moviegen_core.errors import UsageError
 from moviegen_data import ShardReader
 from moviegen_data.curation import LocalEngine, curate
 from moviegen_data.curation.report import find_dropped
+from moviegen_data.curation.work import only_run
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -28,8 +29,8 @@ def test_from_a_folder_to_shards_and_report(make_folder, make_config, tmp_path):
     told = curate(str(folder), str(output), config=make_config(), part_size=2)
     reader = ShardReader(str(output))
     samples = {reader[number].key: reader[number].metadata for number in range(len(reader))}
-    assert sorted(samples) == [f"v{number:03d}-00{half}" for number in (0, 1, 3, 4) for half in (0, 1)]
-    one = samples["v003-001"]
+    assert sorted(samples) == [f"v{number:03d}+00{half}" for number in (0, 1, 3, 4) for half in (0, 1)]
+    one = samples["v003+001"]
     assert one["frames"] == 8 and one["cut"] == {"start_s": 1.0, "end_s": 2.0, "encoded": False} and one["source"] == "v003.mp4"
     assert told["num_media"] == 7 and told["num_clips"] == 8 and told["num_shards"] == 3
     bright, halves = told["stages"]
@@ -64,7 +65,7 @@ def test_what_is_done_is_not_done_again(make_folder, make_config, hash_of, tmp_p
     folder, output = make_folder(6), tmp_path / "out"
 
     def files():
-        return {path: path.stat().st_mtime_ns for path in (output / ".curation").rglob("*") if path.is_file()}
+        return {path: path.stat().st_mtime_ns for path in (output / ".curation").rglob("*.*") if path.is_file()}
 
     curate(str(folder), str(output), config=make_config(), part_size=2)
     first, before = hash_of(output), files()
@@ -146,8 +147,45 @@ def test_mistakes_are_told(change, told, make_folder, make_config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_configurations_are_laid_over_each_other(make_folder, make_config, tmp_path, capsys):
+    other = tmp_path / "other.yaml"
+    other.write_text("# laid over\nstages: {halves: null}\n")
+    main(["data", "curate", str(make_folder(3)), str(tmp_path / "out"), "--config", make_config(), f"--config={other}"])
+    assert "3 media became 2 clips" in capsys.readouterr().out
+
+
+def test_media_that_look_like_clips_of_others_are_kept_apart(make_folder, make_config, tmp_path):
+    folder = make_folder(1)
+    (folder / "v000+000.mp4").write_bytes((folder / "v000.mp4").read_bytes())
+    (folder / "v000-000.mp4").write_bytes((folder / "v000.mp4").read_bytes())
+    assert curate(str(folder), str(tmp_path / "out"), config=make_config())["num_clips"] == 6
+
+
+def test_links_and_odd_names_end_no_run(make_folder, make_config, tmp_path):
+    folder = make_folder(2)
+    (folder / "gone.mp4").symlink_to(folder / "nothing.mp4")
+    Path(os.fsdecode(bytes(folder) + b"/caf\xe9.mp4")).write_bytes(b"x")
+    told = curate(str(folder), str(tmp_path / "out"), config=make_config())
+    assert told["num_media"] == 2 and told["not_media"]["num_skipped"] == 2
+
+
+def test_two_runs_keep_apart(make_folder, make_config, tmp_path):
+    folder, output = make_folder(2), tmp_path / "out"
+    with only_run(output / ".curation"), pytest.raises(UsageError, match="another run of curation is at work"):
+        curate(str(folder), str(output), config=make_config())
+
+
+def test_only_shards_of_curation_are_replaced(make_folder, make_config, make_shards, tmp_path):
+    folder, output = make_folder(3), tmp_path / "out"
+    curate(str(folder), str(output), config=make_config(prefix="mine"))
+    foreign = output / "mine-2023-own.tar"
+    foreign.write_bytes(b"x")
+    curate(str(folder), str(output), config=make_config(prefix="other"))
+    assert foreign.is_file() and not list(output.glob("mine-0*")) and (output / "other.index.json").is_file()
+
+
 def test_shard_settings_are_checked(make_folder, make_config, tmp_path):
-    for wrong in ({"crf": 99}, {"cut": "saw"}, {"max_samples": 0}, {"colour": 1}):
+    for wrong in ({"crf": 99}, {"cut": "saw"}, {"max_samples": 0}, {"colour": 1}, {"preset": "nonsense"}, {"prefix": "a/b"}):
         with pytest.raises(UsageError):
             curate(str(tmp_path), str(tmp_path / "out"), config=make_config(**wrong))
 

@@ -26,7 +26,7 @@ def numbers(data, count, fps=8):
 @pytest.fixture
 def film(media_maker, tmp_path):
     def make(**options):
-        path = tmp_path / f"film.{options.get('container', 'mp4')}"
+        path = tmp_path / "film.bin"
         path.write_bytes(media_maker.encode_clip(media_maker.grey_steps(40, step=5), **options))
         return path
 
@@ -83,6 +83,23 @@ def test_sound_stays_beside_the_picture(cut, media_maker, tmp_path):
     path.write_bytes(media_maker.encode_sound(wave, hz, container="mp4", codec="aac", frames=frames, fps=10))
     sound = AudioDecoder(audio_hz=hz, channels=1).decode(cut(path, 1.0, 2.5)).audio[0].numpy()
     assert abs(np.abs(sound).argmax() / hz - 0.7) < 0.003
+
+
+@pytest.mark.parametrize("first", range(0, 30, 3))
+def test_matroska_with_b_frames_is_right_or_left_to_the_encoder(first, film):
+    path = film(container="matroska", crf=20)
+    data = copy_stretch(path, first / 8, (first + 10) / 8) or cut_video(path, first / 8, (first + 10) / 8)
+    count = VideoDecoder().count(data)[0]
+    assert count >= 7 and numbers(data, count) == list(range(first, first + count))
+
+
+def test_sound_that_ends_early_is_not_made_longer(media_maker, tmp_path):
+    hz, frames = 48000, media_maker.grey_steps(40, step=5)
+    path = tmp_path / "film.mp4"
+    path.write_bytes(media_maker.encode_sound(media_maker.click(hz, 2.0, 1.5), hz, container="mp4", codec="aac", frames=frames, fps=10))
+    assert VideoDecoder().probe(cut_video(path, 3.0, 4.0)).num_audio_streams == 0
+    with av.open(io.BytesIO(cut_video(path, 1.0, 4.0))) as file:
+        assert float(file.streams.audio[0].duration * file.streams.audio[0].time_base) == pytest.approx(1.0, abs=0.1)
 
 
 def test_what_mp4_cannot_hold_is_left_to_the_encoder(film):

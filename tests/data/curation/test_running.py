@@ -72,6 +72,12 @@ def test_settings_that_cannot_work_end_the_run(kind, tmp_path):
         run(kind(raising(UsageError("a", "no such model", "c"))), tmp_path=tmp_path)
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError("the mount is gone"), ImportError("no such library"), MemoryError()])
+def test_the_machines_faults_end_the_run(error, tmp_path):
+    with pytest.raises(type(error)):
+        run(Answers(raising(error)), tmp_path=tmp_path)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -79,6 +85,9 @@ def test_settings_that_cannot_work_end_the_run(kind, tmp_path):
         lambda clip: None,
         lambda clip: [clip.part(0, 0, 1), clip.part(0, 1, 2)],
         lambda clip: replace(clip, key="other"),
+        lambda clip: replace(clip, key=clip.key + "0"),
+        lambda clip: clip.annotated(words={1, 2}),
+        lambda clip: clip.described(brightness=float("nan")),
         lambda clip: replace(clip, source="other"),
     ],
 )
@@ -92,7 +101,7 @@ def test_parts_go_on_each_by_itself(tmp_path):
         return clip if clip.start_s else clip.dropped("at the head")
 
     made, tallies = run(Answers(lambda clip: [clip.part(n, n, n + 1) for n in range(2)]), Answers(short), tmp_path=tmp_path)
-    assert [clip.key for clip in made if clip.drop is None] == [f"k{number}-001" for number in range(4)]
+    assert [clip.key for clip in made if clip.drop is None] == [f"k{number}+001" for number in range(4)]
     assert (tallies["s0"].left, tallies["s0"].left_s, tallies["s1"].left) == (8, 8.0, 4)
 
 

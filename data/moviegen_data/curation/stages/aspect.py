@@ -61,12 +61,13 @@ class AspectMix(SetStage):
         self.tolerance, self.square_ratio, self.absent, self.seed = tolerance, square_ratio, absent, seed
 
     def apply(self, clips: Sequence[Clip]) -> Sequence[Clip]:
-        """Drop what there is too much of."""
-        shapes = {clip.key: self.shape(clip) for clip in clips}
-        groups = {shape: sorted((clip.key for clip in clips if shapes[clip.key] == shape), key=self._place) for shape in self.mix}
+        """Drop what there is too much of; sounds have no shape and pass."""
+        shapes = {clip.key: self.shape(clip) for clip in clips if clip.facts.get("width") or "audio_hz" not in clip.facts}
+        groups = {shape: sorted((key for key, own in shapes.items() if own == shape), key=self._place) for shape in self.mix}
         counts = {shape: len(keys) for shape, keys in groups.items()}
         quotas = self._without_absent(counts) if counts and not all(counts.values()) else quotas_of(counts, self.mix, self.tolerance)
         kept = {key for shape, keys in groups.items() for key in keys[: quotas[shape]]}
+        kept |= {clip.key for clip in clips} - set(shapes)
         return [clip if clip.key in kept else self._drop(clip, shapes[clip.key], counts, quotas) for clip in clips]
 
     def shape(self, clip: Clip) -> Shape:
