@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--media", type=Path, default=os.environ.get("MOVIEGEN_MEDIA"), help="folder with video/")
     parser.add_argument("--folder", type=Path, default=Path("audio_real"), help="where shards, runs and pictures go")
     parser.add_argument("--codec_steps", type=int, default=1500, help="steps of the codec")
-    parser.add_argument("--steps", type=int, default=1300, help="steps of the video-to-audio model")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of the video-to-audio model")
     parser.add_argument("--draws", type=int, default=8, help="sounds for each film, from as many noises")
     parser.add_argument("--sampling_steps", type=int, default=32, help="solver steps")
     parser.add_argument("--guidance_scale", type=float, default=1.0, help="how strictly the film is followed")
