@@ -35,7 +35,7 @@ def test_rendered_cuts_are_found_by_every_method(tmp_path, media_maker):
         stage = Scenes(method=method, min_scene_s=None, min_s=0.4, max_s=2.0, head_s=0.0, max_scenes=3)
         assert stage.cut_rows(media.measures) == [10, 20]
         clips = list(stage.apply(Clip("a", "a.mp4"), media))
-        assert [clip.key for clip in clips] == ["a-000", "a-001", "a-002"] and clips[0].scores == {"num_scenes": 3.0}
+        assert [clip.key for clip in clips] == ["a+000", "a+001", "a+002"] and clips[0].scores == {"num_scenes": 3.0}
         for number, clip in enumerate(clips):
             assert number + 0.09 <= clip.start_s < clip.end_s <= number + 0.91
 
