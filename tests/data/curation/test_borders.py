@@ -207,8 +207,8 @@ def test_precision_and_recall_on_real_clips(media):
         sides = plain_borders(ground)
         rendered[path.name, "plain"] = abs(sides.top - margin) <= 1 and abs(sides.bottom - margin) <= 1
         column = pictures[:, :, : max(32, height * 9 // 16)].astype(np.uint8)
-        wide = blurred(column, column.shape[1] * 2).astype(np.int16)
-        rendered[path.name, "blurred"] = abs(blurred_borders(wide).left - column.shape[1] // 2) <= 2
+        wide = blurred(column, column.shape[2] * 2).astype(np.int16)
+        rendered[path.name, "blurred"] = abs(blurred_borders(wide).left - column.shape[2] // 2) <= 2
     dropped = {name for name, clip in found.items() if clip.drop}
     print(f"dropped {sorted(dropped)}; rendered borders found {sum(rendered.values())} of {len(rendered)}")
     print("missed:", [name for name, right in rendered.items() if not right])
