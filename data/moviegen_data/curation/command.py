@@ -16,7 +16,7 @@ from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that 
 from moviegen_data.curation.report import Report, find_dropped, write_report
 from moviegen_data.curation.running import run_set_stage
 from moviegen_data.curation.work import NAME, Load, Results, Work, only_run, operators, require_folder
-from moviegen_data.faults import SkipReport, logger
+from moviegen_data.faults import logger
 from moviegen_data.pack import keyed_media
 
 _GROUPS = ("stages", "shards")
@@ -55,33 +55,17 @@ def curate(
     media, skipped = keyed_media(root)
     require_free(target, shards.prefix, overwrite=overwrite)
     with only_run(target / NAME):
-        return _curate(root, target, stages, shards, media, skipped, engine or LocalEngine(), part_size, thumbnails)
-
-
-def _curate(
-    root: Path,
-    target: Path,
-    stages: Sequence[Named],
-    shards: ShardSettings,
-    media: Sequence[tuple[str, Path]],
-    skipped: SkipReport,
-    engine: Engine,
-    part_size: int,
-    thumbnails: int,
-) -> dict[str, Any]:
-    work = Work(target / NAME, root, part_size)
-    run = _Run(engine, work)
-    before = run.begin(media)
-    steps = steps_of(stages, before.digest)
-    results = [before]
-    for step in steps:
-        results.append(run.step(step, results[-1]))
-    plan = plan_shards(work.folder, root, shards, alive_clips(results), results[-1].digest)
-    run.shards(plan)
-    index = plan.publish(target)
-    work.forget_others([*(done.digest for done in results), plan.folder.name.rpartition("-")[2]])
-    report = Report(root, stages, results[1:], faults=dict(plan.faults()), skipped=skipped, index=index, num_examples=thumbnails)
-    told = write_report(report, target)
+        work = Work(target / NAME, root, part_size)
+        run = _Run(engine or LocalEngine(), work)
+        results = [run.begin(media)]
+        for step in steps_of(stages, results[0].digest):
+            results.append(run.step(step, results[-1]))
+        plan = plan_shards(work.folder, root, shards, alive_clips(results), results[-1].digest)
+        run.shards(plan)
+        index = plan.publish(target, overwrite=overwrite)
+        work.forget_others([*(done.digest for done in results), plan.folder.name.rpartition("-")[2]])
+        report = Report(root, stages, results[1:], faults=dict(plan.faults()), skipped=skipped, index=index, num_examples=thumbnails)
+        told = write_report(report, target)
     print(report)
     return told
 

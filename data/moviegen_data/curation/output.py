@@ -103,8 +103,13 @@ class ShardPlan:
         for number in range(self.num_shards):
             yield from json.loads((self._own(number) / "faults.json").read_text(encoding="utf-8")).items()
 
-    def publish(self, output: Path) -> dict[str, Any]:
-        """Give all shards their names in the output folder, the index last; return the index. Can be done again where it was cut short."""
+    def publish(self, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+        """Give all shards their names in the output folder, the index last; return the index. Can be done again where it was cut short.
+
+        Args:
+            output: the folder.
+            overwrite: take shards of this prefix away that no run of curation has put there.
+        """
         prefix, shards, parts, links = self.settings.prefix, [], Counter[str](), {}
         for number in range(self.num_shards):
             index = json.loads(shard_index_path(self._own(number), prefix).read_text(encoding="utf-8"))
@@ -117,10 +122,11 @@ class ShardPlan:
         index = {"schema": SCHEMA_VERSION, "prefix": prefix, **total, "parts": dict(sorted(parts.items())), "shards": shards}
         record, index_path = Published.read(output), shard_index_path(output, prefix)
         made_from, names = self.folder.name.rpartition("-")[2], [*links, index_path.name]
-        if record.made_from == made_from and all((output / name).is_file() for name in names):
+        old = [*record.files, *(_foreign_shards(output, prefix) if overwrite else ())]
+        if old == record.files and record.made_from == made_from and all((output / name).is_file() for name in names):
             return index
-        Published("", sorted({*record.files, *names})).write(output)  # what a kill leaves from here on is known as ours
-        for name in record.files:
+        Published("", sorted({*old, *names})).write(output)  # what a kill leaves from here on is known as ours
+        for name in old:
             if name.endswith(".index.json") or name not in links:
                 (output / name).unlink(missing_ok=True)
         for name, source in links.items():
@@ -241,14 +247,19 @@ def require_free(output: Path, prefix: str, *, overwrite: bool) -> None:
     Raises:
         UsageError: it has some.
     """
-    form, ours = re.compile(re.escape(prefix) + r"-\d{6,}\.tar"), set(Published.read(output).files)
-    present = sorted(path for path in output.glob("*.tar") if form.fullmatch(path.name) and path.name not in ours)
+    present = _foreign_shards(output, prefix)
     if present and not overwrite:
         raise UsageError(
             f"{output} was given for new shards",
             f"it already holds {len(present)} named {prefix}-*.tar",
             "give another folder, or --overwrite",
         )
+
+
+def _foreign_shards(output: Path, prefix: str) -> list[str]:
+    """Names of the shards of a prefix that no run of curation has put into a folder."""
+    form, ours = re.compile(re.escape(prefix) + r"-\d{6,}\.tar"), set(Published.read(output).files)
+    return sorted(path.name for path in output.glob("*.tar") if form.fullmatch(path.name) and path.name not in ours)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -129,6 +129,8 @@ def test_shards_of_others_are_safe(make_folder, make_config, make_shards, tmp_pa
     with pytest.raises(UsageError, match="already holds"):
         curate(str(folder), str(output), config=make_config(prefix=before[0].name.split("-")[0]))
     assert sorted(output.iterdir()) == before
+    curate(str(folder), str(output), config=make_config(prefix=before[0].name.split("-")[0]), overwrite=True)
+    assert len(ShardReader(str(output))) == 4, "none of the replaced shards is left among the new ones"
 
 
 @pytest.mark.parametrize(
