@@ -1,6 +1,6 @@
 """`moviegen data curate`: a folder of raw media becomes shards of clips worth learning from, and a report of what became of the rest."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.presets import compose
-from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.engine import Engine, LocalEngine, Operator, Part
 from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, plan_shards, require_free
 from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
@@ -41,7 +40,7 @@ def curate(
         output: folder of the shards and of `report.html`, `report.json` and `dropped.jsonl`; results of parts lie in its `.curation`.
         config: presets or files, later ones over earlier ones, e.g. `curation/high_res`; see `moviegen presets list`.
         engine: where the work is done; in this process unless given, e.g. `--engine LocalEngine --engine.num_workers 8`.
-        part_size: media that are worked on, and kept, together.
+        part_size: media that are worked on, and kept, together, about.
         thumbnails: pictures of dropped clips in the report, for each stage.
         overwrite: replace shards that are no run of curation.
 
@@ -54,19 +53,23 @@ def curate(
     stages, shards = read_config([config] if isinstance(config, str) else config)
     media, skipped = keyed_media(root)
     require_free(target, shards.prefix, overwrite=overwrite)
+    engine = engine or LocalEngine()
+    _require_resources(engine, stages)
     with only_run(target / NAME):
         work = Work(target / NAME, root, part_size)
-        run = _Run(engine or LocalEngine(), work)
+        run = _Run(engine, work)
         results = [run.begin(media)]
-        for step in steps_of(stages, results[0].digest):
+        for step in steps_of(stages):
             results.append(run.step(step, results[-1]))
-        plan = plan_shards(work.folder, root, shards, alive_clips(results), results[-1].digest)
+        plan = plan_shards(work.folder, root, shards, results[-1])
         run.shards(plan)
         index = plan.publish(target, overwrite=overwrite)
-        work.forget_others([*(done.digest for done in results), plan.folder.name.rpartition("-")[2]])
+        work.forget_others(results, plan.folder)
         report = Report(root, stages, results[1:], faults=dict(plan.faults()), skipped=skipped, index=index, num_examples=thumbnails)
         told = write_report(report, target)
     print(report)
+    for line in report.failures():
+        logger.warning("%s", line)
     return told
 
 
@@ -93,9 +96,15 @@ def read_config(names: Sequence[str]) -> tuple[list[Named], ShardSettings]:
     return build_stages(config["stages"]), shards
 
 
-def alive_clips(results: Sequence[Results]) -> Iterator[Clip]:
-    """What is left after the last step."""
-    return alive(results[-1].read_all())
+def _require_resources(engine: Engine, stages: Sequence[Named]) -> None:
+    """Refuse shares of machines where the engine would not heed them."""
+    for named in stages:
+        if named.resources is not None and not engine.takes_resources:
+            raise UsageError(
+                f"the stage '{named.name}' was given the resources {named.resources}",
+                f"{type(engine).__name__} runs all stages in the same processes",
+                "leave `resources` out, or give `--engine RayEngine`",
+            )
 
 
 class _Run:
@@ -112,12 +121,13 @@ class _Run:
 
     def step(self, step: Step, before: Results) -> Results:
         """Do what is left to do of a step."""
-        results = self.work.results(step, before.num_parts)
+        results = self.work.results(step, before)
+        results.forget_poor()
         missing = results.missing()
         if missing and step.compares:
             self._compare(step, before, results)
         elif missing:
-            self._finish(operators(self.work.root, before, step, results), missing, "+".join(named.name for named in step.stages))
+            self._finish(operators(self.work, before, step, results), missing, "+".join(named.name for named in step.stages))
         return results
 
     def shards(self, plan: ShardPlan) -> None:

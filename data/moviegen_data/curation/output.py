@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -17,6 +17,8 @@ from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.copying import copy_stretch
 from moviegen_data.curation.cutting import cut_video
 from moviegen_data.curation.engine import Part
+from moviegen_data.curation.facts import facts_of, without_file
+from moviegen_data.curation.pipeline import alive
 from moviegen_data.curation.work import NAME, Results
 from moviegen_data.faults import SampleError
 from moviegen_data.shards import SCHEMA_VERSION, ShardWriter, shard_index_path
@@ -178,21 +180,21 @@ class WriteShard:
         return part
 
 
-def plan_shards(folder: Path, root: Path, settings: ShardSettings, clips: Iterable[Clip], digest: str) -> ShardPlan:
-    """Put clips into an order that the seed and their keys decide, and into shards.
+def plan_shards(folder: Path, root: Path, settings: ShardSettings, results: Results) -> ShardPlan:
+    """Put the clips that are left into an order that the seed and their keys decide, and into shards.
 
     Args:
         folder: the run's own folder.
         root: the folder of media.
         settings: how clips become shards.
-        clips: clips that are left.
-        digest: what came before them.
+        results: what the last step left.
     """
-    told = hashlib.sha256(f"{digest} {json.dumps(asdict(settings))}".encode()).hexdigest()[:16]
-    plan = [replace(clip, vectors={}) for clip in clips]
+    told = hashlib.sha256(json.dumps([results.contents(), asdict(settings)]).encode()).hexdigest()[:16]
+    plan = [replace(clip, vectors={}) for clip in alive(results.read_all())]
     plan.sort(key=lambda clip: hashlib.sha256(f"{settings.seed} {clip.key}".encode()).digest())
     size, own = settings.max_samples, folder / f"shards-{told}"
-    found = Results(own / "clips", -(-len(plan) // size))
+    names = tuple(f"{number:06d}" for number in range(-(-len(plan) // size)))
+    found = Results(own / "clips", names, names)
     for number in found.missing():
         found.write(number, plan[number * size : (number + 1) * size])
     return ShardPlan(own, root, settings, found)
@@ -217,23 +219,8 @@ def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]
     if data is None or encoded:
         data = cut_video(path, clip.start_s, end_s, crf=settings.crf, preset=settings.preset)
         frames, duration_s = videos.count(data)
-    info = videos.probe(data)
-    own = {
-        "frames": frames,
-        "duration_s": round(duration_s, 4),
-        "fps": round(frames / duration_s, 4),
-        "height": info.height,
-        "width": info.width,
-    }
-    return {
-        "json": {
-            **facts,
-            **own,
-            "has_audio": info.num_audio_streams > 0,
-            "cut": {"start_s": clip.start_s, "end_s": end_s, "encoded": encoded},
-        },
-        "mp4": data,
-    }
+    cut = {"start_s": clip.start_s, "end_s": end_s, "encoded": encoded}
+    return {"json": {**without_file(facts), **facts_of(data, frames, duration_s), "cut": cut}, "mp4": data}
 
 
 def require_free(output: Path, prefix: str, *, overwrite: bool) -> None:

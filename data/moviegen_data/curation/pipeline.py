@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any
 
@@ -22,11 +22,18 @@ class Named:
         name: its name in the configuration.
         stage: the stage.
         settings: what it was built from; runs with equal settings may share results.
+        resources: what one worker takes, where the configuration says so; the stage's own otherwise.
     """
 
     name: str
     stage: Stage
     settings: Mapping[str, Any]
+    resources: Resources | None = None
+
+    @property
+    def share(self) -> tuple[Resources, bool]:
+        """What one worker takes, and whether a GPU is of use to it."""
+        return self.resources or self.stage.resources, self.stage.uses_gpu
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Step:
     Args:
         number: its place, from 0.
         stages: the stages.
-        digest: hash of all settings up to here and of the media; names the folder of the results.
+        digest: hash of the stages' settings; names the folder of the results.
     """
 
     number: int
@@ -58,39 +65,51 @@ def build_stages(config: Mapping[str, Any]) -> list[Named]:
     Raises:
         UsageError: there are none, or one cannot be built.
     """
-    stages = [Named(name, _build(name, entry), dict(entry)) for name, entry in config.items() if entry is not None]
+    stages = [_named(name, entry) for name, entry in config.items() if entry is not None]
     if not stages:
         raise UsageError("no stage was given", "curation is made of stages", "give `stages: {name: {class_path: ..., init_args: ...}}`")
     return stages
 
 
-def steps_of(stages: Sequence[Named], inputs_digest: str) -> list[Step]:
+def steps_of(stages: Sequence[Named]) -> list[Step]:
     """Cut the stages into steps, before and behind every one that compares clips."""
     steps: list[Step] = []
-    digest = inputs_digest
     kinds = [number if isinstance(named.stage, SetStage) else -1 for number, named in enumerate(stages)]
     start = 0
     for _, group in groupby(kinds):
         members = tuple(stages[start : start + len(list(group))])
         start += len(members)
         told = json.dumps([[n.name, n.settings, n.stage.fingerprint()] for n in members] + [__version__], sort_keys=True, default=str)
-        digest = hashlib.sha256(f"{digest} {told}".encode()).hexdigest()[:16]
-        steps.append(Step(len(steps), members, digest))
+        steps.append(Step(len(steps), members, hashlib.sha256(told.encode()).hexdigest()[:16]))
     return steps
 
 
-def operators_of(step: Step) -> list[tuple[Resources, tuple[Named, ...]]]:
-    """A step's stages, neighbours of equal resources together."""
-    return [(resources, tuple(group)) for resources, group in groupby(step.stages, key=lambda named: named.stage.resources)]
-
-
-def _build(name: str, entry: Any) -> Stage:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("class_path"), str) or set(entry) - {"class_path", "init_args"}:
+def _named(name: str, entry: Any) -> Named:
+    if (
+        not isinstance(entry, Mapping)
+        or not isinstance(entry.get("class_path"), str)
+        or set(entry) - {"class_path", "init_args", "resources"}
+    ):
         raise UsageError(
             f"the stage '{name}' is {entry!r}",
-            "a stage is `{class_path: ..., init_args: {...}}`",
+            "a stage is `{class_path: ..., init_args: {...}}`, and on a cluster `resources: {...}` beside them",
             "correct it, or give null to leave it out",
         )
+    settings = {key: value for key, value in entry.items() if key != "resources"}
+    return Named(name, _build(name, entry), settings, _resources(name, entry.get("resources")))
+
+
+def _resources(name: str, given: Any) -> Resources | None:
+    if given is None:
+        return None
+    try:
+        return Resources(**given)
+    except TypeError as error:
+        known = ", ".join(field.name for field in fields(Resources))
+        raise UsageError(f"the stage '{name}' was given the resources {given!r}", f"there are {known}", "give some of these") from error
+
+
+def _build(name: str, entry: Mapping[str, Any]) -> Stage:
     from jsonargparse import ArgumentError, ArgumentParser
 
     path = _class_path(name, entry["class_path"])

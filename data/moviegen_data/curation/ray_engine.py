@@ -3,7 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -48,6 +49,7 @@ class RayEngine(Engine):
 
     def _begin(self, ray: Any) -> bool:
         if ray.is_initialized():
+            self._require_same(ray.get_runtime_context().gcs_address)
             return False
         _require_answer(self.address)
         own = {} if self.address else {"num_cpus": self.num_cpus, "include_dashboard": False}
@@ -58,14 +60,24 @@ class RayEngine(Engine):
             raise UsageError(given, f"none answers there ({error})", "start one with `ray start --head`, or give no address") from error
         return True
 
+    def _require_same(self, running: str) -> None:
+        """Refuse settings that a Ray which runs already in this process would not heed."""
+        if self.num_cpus is not None or self.address not in (None, "auto", running):
+            raise UsageError(
+                f"RayEngine was given address={self.address}, num_cpus={self.num_cpus}",
+                f"this process already uses the Ray at {running}",
+                "call `ray.shutdown()` before, or give neither",
+            )
+
     def _run(self, ray: Any, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        held = ray.cluster_resources()
+        groups = chains(operators, held.get("GPU", 0.0))
+        require_room([resources for resources, _ in groups], held)
         rows = ray.data.from_items([{"part": Part(number)} for number in parts], override_num_blocks=min(len(parts), _MAX_BLOCKS))
-        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        for resources, chain in chains(operators):
-            most = min(resources.num_workers or cores, len(parts)) if not resources.num_gpus else resources.num_workers
-            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
+        for resources, chain in groups:
+            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most_workers(resources, held, len(parts)))
             shares = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus or None}
             rows = rows.map(_Worker, fn_constructor_args=(chain,), compute=pool, **shares)
         for row in rows.iter_rows():
@@ -90,17 +102,56 @@ class _Worker:
         return {"part": part}
 
 
-def chains(operators: Sequence[Operator]) -> list[tuple[Resources, tuple[Callable[[Part], Part], ...]]]:
+def chains(operators: Sequence[Operator], num_gpus: float = 0.0) -> list[tuple[Resources, tuple[Callable[[Part], Part], ...]]]:
     """Neighbours of equal resources as one, and reading and writing with their neighbours, so that no core waits for a disk alone.
 
     Args:
         operators: the operators; the first and the last read and write.
+        num_gpus: GPUs of all machines; operators that have use for one and were given no share get a whole one where there are some.
     """
-    shares = [operator.resources for operator in operators]
+    shares = []
+    for operator in operators:
+        wished = operator.resources.num_gpus
+        given = wished if wished is not None else 1.0 if operator.uses_gpu and num_gpus else 0.0
+        shares.append(replace(operator.resources, num_gpus=given))
     if len(shares) > 2:
         shares[0], shares[-1] = shares[1], shares[-2]
     groups = groupby(zip(shares, operators, strict=True), key=lambda pair: pair[0])
     return [(resources, tuple(operator.function for _, operator in group)) for resources, group in groups]
+
+
+def require_room(shares: Sequence[Resources], held: Mapping[str, float]) -> None:
+    """Refuse stages whose workers can never all run at once, for which Ray would wait for ever.
+
+    Args:
+        shares: what one worker of each group of stages takes.
+        held: what all machines have, by Ray's names.
+
+    Raises:
+        UsageError: that is too little.
+    """
+    for name, wanted in (("CPU", [each.num_cpus for each in shares]), ("GPU", [each.num_gpus or 0.0 for each in shares])):
+        if sum(wanted) > held.get(name, 0.0):
+            raise UsageError(
+                f"the stages' workers take {' + '.join(f'{share:g}' for share in wanted)} {name}s",
+                f"the machines have {held.get(name, 0.0):g}, and one worker of each must run",
+                "give smaller `resources`, or more machines",
+            )
+
+
+def most_workers(resources: Resources, held: Mapping[str, float], num_parts: int) -> int:
+    """How many workers of a group of stages have room at once.
+
+    Args:
+        resources: what one takes.
+        held: what all machines have, by Ray's names.
+        num_parts: parts to work on.
+    """
+    room = [float(num_parts), float(resources.num_workers or num_parts)]
+    for name, share in (("CPU", resources.num_cpus), ("GPU", resources.num_gpus)):
+        if share:
+            room.append(held.get(name, 0.0) / share)
+    return max(1, int(min(room)))
 
 
 def _require_answer(address: str | None) -> None:

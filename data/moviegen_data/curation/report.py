@@ -14,6 +14,8 @@ from moviegen_core.files import whole_file, write_bytes
 from moviegen_data.curation.clip import Clip, Drop
 from moviegen_data.curation.engine import Tally
 from moviegen_data.curation.pipeline import Named, alive
+from moviegen_data.curation.running import FAILED
+from moviegen_data.curation.tries import KILLED
 from moviegen_data.curation.work import Results
 from moviegen_data.faults import SkipReport
 
@@ -31,7 +33,7 @@ class StageReport:
         settings: its arguments.
         tally: clips and seconds before and behind it.
         reasons: dropped clips by reason.
-        histograms: scores of the clips it looked at last, by name: counts of those that went on and of those dropped here, and the edges.
+        histograms: the scores that it gave, by name: counts of clips that it let pass and of those it dropped, and the edges.
         examples: some dropped clips, chosen by a hash of their keys.
     """
 
@@ -106,7 +108,7 @@ class Report:
                     "name": each.name,
                     "stage": each.stage,
                     "settings": each.settings,
-                    **_rounded(each.tally),
+                    **_counts(each.tally),
                     "remaining_percent": round(remaining, 4),
                 }
                 | {"reasons": dict(each.reasons.most_common()), "histograms": each.histograms}
@@ -138,39 +140,30 @@ class Report:
             lines.append(f"  {len(self.skipped)} files are no media")
         return "\n".join(lines)
 
+    def failures(self) -> list[str]:
+        """What is no verdict on a clip: stages that failed, and media that killed workers."""
+        told = []
+        for each in self.stages:
+            for reason in (FAILED, KILLED):
+                if each.reasons[reason]:
+                    told.append(f"{each.name}: {reason} for {each.reasons[reason]} clips; `moviegen data why` tells more")
+        return told
+
     def _clips(self) -> Iterator[Clip]:
         for step in self.results:
             yield from step.read_all()
 
     def _look(self, num_examples: int) -> None:
-        """Read all records once: reasons, scores and examples."""
+        """Read all records once: reasons and examples."""
         by_name = {each.name: each for each in self.stages}
-        scores: dict[str, tuple[list[float], list[float]]] = {}
-        owners: dict[str, str] = {}
         for clip in self._clips():
             each = by_name.get(clip.drop.stage) if clip.drop else None
-            if each is not None:
+            if each is not None and clip.drop is not None:
                 each.reasons[clip.drop.reason] += 1
                 each.examples = _chosen([*each.examples, clip], num_examples)
-                for name in clip.scores:
-                    owners.setdefault(name, each.name)
-        for clip in self._last():
-            for name, score in clip.scores.items():
-                scores.setdefault(name, ([], []))[clip.drop is not None].append(score)
-        for name, (kept, dropped) in sorted(scores.items()):
-            owner = by_name[owners.get(name, self.stages[-1].name)]
-            edges = np.histogram_bin_edges([*kept, *dropped], _BINS)
-            owner.histograms[name] = {
-                "edges": [round(float(edge), 6) for edge in edges],
-                "kept": np.histogram(kept, edges)[0].tolist(),
-                "dropped": np.histogram(dropped, edges)[0].tolist(),
-            }
-
-    def _last(self) -> Iterator[Clip]:
-        """Each clip as it was when it was last looked at."""
-        for step in self.results[:-1]:
-            yield from (clip for clip in step.read_all() if clip.drop is not None)
-        yield from self.results[-1].read_all()
+        for each in self.stages:
+            for name in sorted({*each.tally.kept_scores, *each.tally.dropped_scores}):
+                each.histograms[name] = _histogram(each.tally.kept_scores.get(name, []), each.tally.dropped_scores.get(name, []))
 
 
 def write_report(report: Report, output: Path) -> dict[str, Any]:
@@ -216,5 +209,14 @@ def _chosen(clips: Iterable[Clip], count: int) -> list[Clip]:
     return sorted(clips, key=lambda clip: hashlib.sha256(clip.key.encode()).digest())[:count]
 
 
-def _rounded(tally: Tally) -> dict[str, Any]:
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(tally).items()}
+def _histogram(kept: Sequence[float], dropped: Sequence[float]) -> dict[str, list[float]]:
+    edges = np.histogram_bin_edges([*kept, *dropped], _BINS)
+    return {
+        "edges": [round(float(edge), 6) for edge in edges],
+        "kept": np.histogram(kept, edges)[0].tolist(),
+        "dropped": np.histogram(dropped, edges)[0].tolist(),
+    }
+
+
+def _counts(tally: Tally) -> dict[str, float]:
+    return {name: round(getattr(tally, name), 3) for name in ("entered", "entered_s", "left", "left_s", "spent_s")}

@@ -15,6 +15,7 @@ from moviegen_data.curation.engine import Tally
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.pipeline import Named
 from moviegen_data.curation.stage import ClipStage
+from moviegen_data.curation.tries import KILLED, MOST_DEATHS, Watch
 from moviegen_data.faults import SampleError, logger
 
 FAILED = "the stage failed"
@@ -26,10 +27,11 @@ class ClipRun:
     Args:
         stages: the stages.
         root: folder that the clips' sources are relative to.
+        watch: where it is written down what is begun, and what killed workers before.
     """
 
-    def __init__(self, stages: Sequence[Named], root: Path) -> None:
-        self.stages, self.root = stages, root
+    def __init__(self, stages: Sequence[Named], root: Path, watch: Watch | None = None) -> None:
+        self.stages, self.root, self.watch = stages, root, watch or Watch()
         self.tallies = {named.name: Tally() for named in stages}
         self._media = Media(root)
 
@@ -39,7 +41,7 @@ class ClipRun:
         Args:
             clips: clips of one part; those of one medium next to each other.
         """
-        clips = list(clips)
+        clips = [self._spared(clip) for clip in clips]
         for size, group in groupby(self.stages, key=lambda named: _batch_size(named)):
             members = list(group)
             if size > 1:
@@ -48,6 +50,11 @@ class ClipRun:
             else:  # medium by medium, so that what one stage decoded serves the next
                 clips = [made for _, own in groupby(clips, key=lambda clip: clip.source) for made in self._one_medium(members, list(own))]
         return clips
+
+    def _spared(self, clip: Clip) -> Clip:
+        stage = self.watch.killer(clip.source) if clip.drop is None else None
+        told = f"{MOST_DEATHS} processes died at it; a crash of a codec, or want of memory"
+        return clip if stage is None else clip.dropped(KILLED, measured=told, stage=stage)
 
     def medium_of(self, clip: Clip) -> Media:
         """A clip's medium; only the last is kept."""
@@ -60,6 +67,8 @@ class ClipRun:
         for named in stages:
             given = [clip for clip in clips if clip.drop is None]
             start = time.perf_counter()
+            for clip in given[:1]:
+                self.watch.begin(clip.source, named.name)
             made = {clip.key: applied(named, clip, self.medium_of(clip)) for clip in given}
             clips = self._joined(named, clips, given, made, time.perf_counter() - start)
         return clips
@@ -71,6 +80,10 @@ class ClipRun:
         for first in range(0, len(given), size):
             batch = given[first : first + size]
             media = [self.medium_of(clip) for clip in batch]
+            if not self.watch.is_first:  # one by one, to see which it is
+                made |= {clip.key: self._alone(named, clip, medium) for clip, medium in zip(batch, media, strict=True)}
+                continue
+            self.watch.begin(batch[0].source, named.name)
             try:
                 answers = named.stage.apply_batch(batch, media)
                 made |= {clip.key: checked(named, clip, answer) for clip, answer in zip(batch, answers, strict=True)}
@@ -81,12 +94,15 @@ class ClipRun:
                 made |= {clip.key: applied(named, clip, medium) for clip, medium in zip(batch, media, strict=True)}
         return self._joined(named, clips, given, made, time.perf_counter() - start)
 
+    def _alone(self, named: Named, clip: Clip, medium: Media) -> list[Clip]:
+        self.watch.begin(clip.source, named.name)
+        return applied(named, clip, medium)
+
     def _joined(
         self, named: Named, clips: Iterable[Clip], given: Sequence[Clip], made: Mapping[str, list[Clip]], spent_s: float
     ) -> list[Clip]:
         """The clips with the stage's answers in their places; what it did is counted."""
-        left = [clip for clip in (one for answers in made.values() for one in answers) if clip.drop is None]
-        self.tallies[named.name] += Tally(len(given), seconds(given), len(left), seconds(left), spent_s)
+        self.tallies[named.name].add(tally_of(given, made, spent_s))
         return [one for clip in clips for one in ([clip] if clip.drop else made[clip.key])]
 
 
@@ -109,9 +125,29 @@ def run_set_stage(named: Named, clips: Sequence[Clip]) -> tuple[dict[str, Clip],
             "a stage that compares clips returns the same ones in the same order, some of them dropped",
             "correct the stage",
         )
-    left = [clip for clip in made if clip.drop is None]
-    tally = Tally(len(given), seconds(given), len(left), seconds(left), time.perf_counter() - start)
+    tally = tally_of(given, {clip.key: [clip] for clip in made}, time.perf_counter() - start)
     return {clip.key: _signed(clip, named.name) for clip in made}, tally
+
+
+def tally_of(given: Sequence[Clip], made: Mapping[str, list[Clip]], spent_s: float) -> Tally:
+    """What a stage did: clips and seconds before and behind it, and the scores that are its own.
+
+    Args:
+        given: clips that it looked at.
+        made: its answer for each of them, by key.
+        spent_s: how long it took.
+    """
+    tally = Tally(len(given), seconds(given), spent_s=spent_s)
+    for clip in given:
+        for one in made[clip.key]:
+            if one.drop is None:
+                tally.left += 1
+                tally.left_s += seconds([one])
+            seen = tally.kept_scores if one.drop is None else tally.dropped_scores
+            for name, score in one.scores.items():
+                if clip.scores.get(name) != score:
+                    seen.setdefault(name, []).append(score)
+    return tally
 
 
 def applied(named: Named, clip: Clip, media: Media) -> list[Clip]:

@@ -10,6 +10,7 @@ loaded on first use and kept (`functools.cached_property`).
 
 import importlib
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,27 +23,36 @@ from moviegen_data.curation.media import Media
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a stage takes. Neighbouring stages that take the same share workers, and so decode a medium once.
+    """What one worker of a stage takes on a cluster: `resources` beside a stage's `class_path` in the configuration.
+
+    Neighbouring stages that take the same share workers, and so decode a medium once.
 
     Args:
         num_cpus: cores.
-        num_gpus: GPUs; 0.25 puts four workers on one.
+        num_gpus: GPUs; 0.25 puts four workers on one. Unless given, one for a stage with a model where the machines have GPUs, and none
+            otherwise.
         num_workers: workers at most; as many as the machines hold unless given.
+
+    Raises:
+        UsageError: one of them is no number of its kind.
     """
 
     num_cpus: float = 1.0
-    num_gpus: float = 0.0
+    num_gpus: float | None = None
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_cpus < 0 or self.num_gpus < 0 or (self.num_workers is not None and self.num_workers < 1):
-            raise UsageError(f"{self} was given", "shares are 0 or more, workers 1 or more", "correct them")
+        shares = [share for share in (self.num_cpus, self.num_gpus) if share is not None]
+        whole = self.num_workers is None or (isinstance(self.num_workers, int) and self.num_workers >= 1)
+        if not whole or not all(isinstance(share, int | float) and 0 <= share < math.inf for share in shares):
+            raise UsageError(f"{self} was given", "shares are numbers from 0 on, workers whole numbers from 1 on", "correct them")
 
 
 class Stage:
     """What both kinds of stages have in common."""
 
-    resources: Resources = Resources()
+    resources: Resources = Resources()  # unless the configuration says otherwise
+    uses_gpu: bool = False  # whether it has a model that is faster on one; it must do without where there is none
 
     def fingerprint(self) -> str:
         """What the answers depend on besides the arguments, e.g. size and time of a file that one names; another one has all done again."""

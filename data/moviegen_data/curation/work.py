@@ -4,17 +4,20 @@ import fcntl
 import hashlib
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from moviegen_core.errors import UsageError
-from moviegen_core.files import write_bytes
+from moviegen_core.files import safe_name, write_bytes
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.engine import Operator, Part, Tally
-from moviegen_data.curation.pipeline import Named, Step, alive, operators_of
+from moviegen_data.curation.pipeline import Named, Step, alive
 from moviegen_data.curation.running import ClipRun
+from moviegen_data.curation.tries import KILLED, Tries
 
 NAME = ".curation"
 
@@ -26,41 +29,58 @@ class Work:
     Args:
         folder: where results of parts are kept.
         root: the folder of media.
-        part_size: media in a part.
+        part_size: media in a part, about.
+        run: a name that no other run has.
     """
 
     folder: Path
     root: Path
     part_size: int
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def begin(self, media: Sequence[tuple[str, Path]]) -> "Results":
-        """Write down which media there are, each as one clip, in parts. The name tells when one is changed, added or removed.
+        """Write down which media there are, each as one clip, in parts. A part's name tells when one of it is changed, added or removed.
+
+        Where a part ends is decided by the media's keys alone, so that a medium that comes or goes changes one part or two.
 
         Args:
             media: keys and paths, sorted by key.
         """
-        clips = [Clip(key, path.relative_to(self.root).as_posix()) for key, path in media]
-        stats = [path.stat() for _, path in media]
-        told = [[clip.key, clip.source, stat.st_size, stat.st_mtime_ns] for clip, stat in zip(clips, stats, strict=True)]
-        digest = hashlib.sha256(json.dumps([self.part_size, told]).encode()).hexdigest()[:16]
-        found = Results(self.folder / f"media-{digest}", -(-len(clips) // self.part_size))
+        parts, names = _cut(media, self.part_size), []
+        for part in parts:
+            stats = [path.stat() for _, path in part]
+            told = [[key, path.name, stat.st_size, stat.st_mtime_ns] for (key, path), stat in zip(part, stats, strict=True)]
+            names.append(_hash(json.dumps(told)))
+        found = Results(self.folder / "media", tuple(names), tuple(names))
         for number in found.missing():
-            found.write(number, clips[number * self.part_size : (number + 1) * self.part_size])
+            found.write(number, [Clip(key, path.relative_to(self.root).as_posix()) for key, path in parts[number]])
         return found
 
-    def results(self, step: Step, num_parts: int) -> "Results":
-        """What the step left, or will leave."""
-        return Results(self.folder / f"step-{step.number:02d}-{step.digest}", num_parts)
+    def results(self, step: Step, before: "Results") -> "Results":
+        """What the step left, or will leave, of parts.
 
-    def forget_others(self, keep: Sequence[str]) -> None:
+        Args:
+            step: the step.
+            before: what it begins with.
+        """
+        names = before.contents()
+        if step.compares:  # each part depends on all
+            everything = _hash(*names)
+            names = tuple(_hash(everything, name) for name in names)
+        return Results(self.folder / f"step-{step.number:02d}-{step.digest}", names, before.origins)
+
+    def forget_others(self, keep: Sequence["Results"], shards: Path) -> None:
         """Remove results of other media or settings.
 
         Args:
-            keep: digests that stay.
+            keep: results that stay.
+            shards: the shards' own folder, which stays.
         """
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            digest = path.stem.rpartition("-")[2]
-            if path.name.startswith(("step-", "media-", "shards-")) and digest not in keep:
+        kept = {results.folder: results for results in keep}
+        for path in self.folder.iterdir():
+            if path in kept:
+                kept[path].forget_others()
+            elif path != shards and path.name.startswith(("step-", "media", "shards-")):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -70,21 +90,41 @@ class Results:
 
     Args:
         folder: where they are.
-        num_parts: how many there are when all is done.
+        names: the parts' names in their order: hashes of what each was made from, so that an equal part need not be made again.
+        origins: names of the parts of media that they come from.
     """
 
     folder: Path
-    num_parts: int
+    names: tuple[str, ...]
+    origins: tuple[str, ...]
 
     @property
-    def digest(self) -> str:
-        """What the name says of media and settings."""
-        return self.folder.name.rpartition("-")[2]
+    def num_parts(self) -> int:
+        """How many there are when all is done."""
+        return len(self.names)
+
+    def contents(self) -> tuple[str, ...]:
+        """A hash of each part's media and clips; all parts must be there."""
+        return tuple(_hash(origin, self._lines(number)) for number, origin in enumerate(self.origins))
 
     def missing(self) -> list[int]:
         """The parts that are not done."""
         present = {path.name for path in self.folder.glob("part-*.jsonl")} if self.folder.is_dir() else set()
         return [number for number in range(self.num_parts) if self._path(number).name not in present]
+
+    def forget_others(self) -> None:
+        """Remove parts of other media."""
+        shutil.rmtree(self.folder / "tries", ignore_errors=True)
+        own = {self._path(number).name for number in range(self.num_parts)}
+        for path in self.folder.glob("part-*.jsonl"):
+            if path.name not in own:
+                path.unlink()
+
+    def forget_poor(self) -> None:
+        """Remove parts whose media killed workers, so that they are tried again, with more memory perhaps."""
+        for mark in self.folder.glob("*.poor"):
+            mark.with_suffix(".jsonl").unlink(missing_ok=True)
+            mark.unlink()
 
     def read(self, number: int) -> list[Clip]:
         """The clips of a part, also those that were dropped."""
@@ -98,7 +138,7 @@ class Results:
         for number in range(self.num_parts):
             with self._path(number).open(encoding="utf-8") as lines:
                 for name, tally in json.loads(next(lines)).items():
-                    total[name] = total.get(name, Tally()) + Tally(**tally)
+                    total.setdefault(name, Tally()).add(Tally(**tally))
         return total
 
     def read_all(self) -> Iterator[Clip]:
@@ -108,11 +148,16 @@ class Results:
 
     def write(self, number: int, clips: Sequence[Clip], tallies: Mapping[str, Tally] | None = None) -> None:
         """Keep the clips of a part, and on the first line what was done to it."""
+        if any(clip.drop is not None and clip.drop.reason == KILLED for clip in clips):
+            write_bytes(self._path(number).with_suffix(".poor"), b"")
         first = json.dumps({name: asdict(tally) for name, tally in (tallies or {}).items()})
         write_bytes(self._path(number), "".join(line + "\n" for line in (first, *(clip.to_json() for clip in clips))).encode())
 
+    def _lines(self, number: int) -> str:
+        return self._path(number).read_text(encoding="utf-8").partition("\n")[2]
+
     def _path(self, number: int) -> Path:
-        return self.folder / f"part-{number:06d}.jsonl"
+        return self.folder / f"part-{self.names[number]}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -137,15 +182,18 @@ class Apply:
     Args:
         stages: neighbours that share workers.
         root: the folder of media.
+        tries: where workers write down what they begin.
     """
 
     stages: tuple[Named, ...]
     root: Path
+    tries: Tries
 
     def __call__(self, part: Part) -> Part:
         """Run the stages."""
-        run = ClipRun(self.stages, self.root)
-        return Part(part.number, run(part.clips), part.tallies | run.tallies)
+        with self.tries.watch(safe_name(f"{part.number:06d}-{self.stages[0].name}")) as watch:
+            run = ClipRun(self.stages, self.root, watch)
+            return Part(part.number, run(part.clips), part.tallies | run.tallies)
 
 
 @dataclass(frozen=True)
@@ -164,11 +212,12 @@ class Save:
         return Part(part.number)
 
 
-def operators(root: Path, before: Results, step: Step, results: Results) -> list[Operator]:
-    """What a part passes through in a step of clip stages."""
-    middle = [
-        Operator("+".join(named.name for named in stages), Apply(stages, root), resources) for resources, stages in operators_of(step)
-    ]
+def operators(work: Work, before: Results, step: Step, results: Results) -> list[Operator]:
+    """What a part passes through in a step of clip stages; neighbours of equal resources are one operator."""
+    tries, middle = Tries(results.folder / "tries", work.run), []
+    for (resources, uses_gpu), group in groupby(step.stages, key=lambda named: named.share):
+        stages = tuple(group)
+        middle.append(Operator("+".join(named.name for named in stages), Apply(stages, work.root, tries), resources, uses_gpu))
     return [Operator("load", Load(before)), *middle, Operator("save", Save(results))]
 
 
@@ -187,6 +236,20 @@ def only_run(folder: Path) -> Iterator[None]:
             given = f"the folder {folder.parent} was given"
             raise UsageError(given, "another run of curation is at work in it", "wait for it, or give another folder") from error
         yield
+
+
+def _cut(media: Sequence[tuple[str, Path]], size: int) -> list[list[tuple[str, Path]]]:
+    """Parts of about `size` media, and four times as many at most."""
+    parts: list[list[tuple[str, Path]]] = [[]]
+    for key, path in media:
+        parts[-1].append((key, path))
+        if int(_hash(key), 16) % size == 0 or len(parts[-1]) == 4 * size:
+            parts.append([])
+    return parts if parts[-1] else parts[:-1]
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def require_folder(folder: str) -> Path:

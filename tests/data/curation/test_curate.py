@@ -31,7 +31,8 @@ def test_from_a_folder_to_shards_and_report(make_folder, make_config, tmp_path):
     samples = {reader[number].key: reader[number].metadata for number in range(len(reader))}
     assert sorted(samples) == [f"v{number:03d}+00{half}" for number in (0, 1, 3, 4) for half in (0, 1)]
     one = samples["v003+001"]
-    assert one["frames"] == 8 and one["cut"] == {"start_s": 1.0, "end_s": 2.0, "encoded": False} and one["source"] == "v003.mp4"
+    assert (one["frames"], one["codec"], one["width"], one["duration_s"]) == (8, "h264", 48, 1.0) and one["bytes"] > 0
+    assert one["cut"] == {"start_s": 1.0, "end_s": 2.0, "encoded": False} and one["source"] == "v003.mp4"
     assert told["num_media"] == 7 and told["num_clips"] == 8 and told["num_shards"] == 3
     bright, halves = told["stages"]
     assert bright["reasons"] == {"too dark": 2, "cannot be opened": 1} and (bright["entered"], bright["left"]) == (7, 4)
@@ -77,6 +78,42 @@ def test_what_is_done_is_not_done_again(make_folder, make_config, hash_of, tmp_p
     (folder / "v000.mp4").unlink()
     curate(str(folder), str(output), config=make_config(least=0.0), part_size=2)
     assert len(ShardReader(str(output))) == 10
+
+
+def test_a_new_medium_has_only_its_own_part_done(make_folder, make_config, hash_of, tmp_path):
+    folder, output, config = make_folder(12), tmp_path / "out", make_config()
+
+    def parts():
+        return {path: path.stat().st_mtime_ns for path in (output / ".curation").glob("step-*/part-*.jsonl")}
+
+    curate(str(folder), str(output), config=config, part_size=2)
+    before = parts()
+    (folder / "v004b.mp4").write_bytes((folder / "v000.mp4").read_bytes())
+    told = curate(str(folder), str(output), config=config, part_size=2)
+    after = parts()
+    same = {path for path, time in after.items() if before.get(path) == time}
+    assert told["num_clips"] == 18 and len(after) >= 4 and 1 <= len(after) - len(same) <= 2
+    assert told["stages"][0]["entered"] == 13, "what was done before is counted too"
+    curate(str(folder), str(tmp_path / "anew"), config=config, part_size=2)
+    assert hash_of(output) == hash_of(tmp_path / "anew")
+    os.utime(folder / "v000.mp4", (1, 1))
+    curate(str(folder), str(output), config=config, part_size=2)
+    assert 1 <= len(set(parts()) - set(after)) < len(after), "a changed medium is another one"
+
+
+def test_scores_are_shown_by_the_stage_that_gave_them(make_folder, make_config, tmp_path):
+    told = curate(str(make_folder(9)), str(tmp_path / "out"), config=make_config())
+    bright, halves = told["stages"]
+    assert sum(bright["histograms"]["brightness"]["kept"]) == 6 and sum(bright["histograms"]["brightness"]["dropped"]) == 3
+    assert halves["histograms"] == {}
+
+
+def test_shares_of_machines_are_heeded_or_refused(make_folder, make_config, tmp_path):
+    path = tmp_path / "shares.yaml"
+    path.write_text(f"# shares\ninclude: [{make_config()}]\nstages: {{bright: {{resources: {{num_gpus: 0.5}}}}}}\n")
+    with pytest.raises(UsageError, match="LocalEngine runs all stages in the same processes"):
+        curate(str(make_folder(1)), str(tmp_path / "out"), config=str(path))
+    assert not (tmp_path / "out").exists()
 
 
 def start(folder: Path, output: Path, config: str) -> subprocess.Popen:

@@ -8,7 +8,7 @@ import pytest
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.engine import LocalEngine, Operator, Part
-from moviegen_data.curation.ray_engine import RayEngine, chains
+from moviegen_data.curation.ray_engine import RayEngine, chains, most_workers, require_room
 from moviegen_data.curation.stage import Resources
 
 
@@ -45,8 +45,14 @@ def test_killed_workers_are_replaced(tmp_path):
 
 
 def test_workers_that_die_each_time_are_told(tmp_path):
-    with pytest.raises(UsageError, match="killed 2 times.*fewer"):
-        list(LocalEngine(num_workers=1, max_restarts=1).run([Operator("w", Writes(tmp_path, {0: 9}))], range(1)))
+    with pytest.raises(UsageError, match="part 1 was given to a worker process 2 times.*killed.*fewer"):
+        list(LocalEngine(num_workers=1, max_restarts=1).run([Operator("w", Writes(tmp_path, {1: 9}))], range(2)))
+    assert (tmp_path / "part-0").is_file()
+
+
+def test_a_killed_worker_takes_no_other_part_with_it(tmp_path):
+    list(LocalEngine(num_workers=2).run([Operator("w", Writes(tmp_path, {0: 3}))], range(4)))
+    assert [len((tmp_path / f"tries-{number}").read_text()) for number in range(4)] == [4, 1, 1, 1]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -66,6 +72,30 @@ def test_reading_and_writing_join_their_neighbours():
     names = [Operator(name, name, share) for name, share in (("load", Resources()), ("a", gpu), ("b", Resources()), ("save", Resources()))]
     assert [members for _, members in chains(names)] == [("load", "a"), ("b", "save")]
     assert [members for _, members in chains(names[:1])] == [("load",)]
+
+
+def test_models_get_a_gpu_where_there_are_some():
+    names = [Operator("load", "load"), Operator("a", "a"), Operator("model", "model", uses_gpu=True), Operator("save", "save")]
+    assert [(share.num_gpus, members) for share, members in chains(names)] == [(0.0, ("load", "a", "model", "save"))]
+    assert [(share.num_gpus, members) for share, members in chains(names, 2.0)] == [(0.0, ("load", "a")), (1.0, ("model", "save"))]
+    names[2] = Operator("model", "model", Resources(num_gpus=0.25), uses_gpu=True)
+    assert [share.num_gpus for share, _ in chains(names, 2.0)] == [0.0, 0.25]
+
+
+def test_what_could_never_run_is_refused():
+    held = {"CPU": 2.0}
+    require_room([Resources(), Resources(num_gpus=0.0)], held)
+    with pytest.raises(UsageError, match=r"take 0 \+ 0\.5 GPUs; the machines have 0"):
+        require_room([Resources(num_gpus=0.0), Resources(num_gpus=0.5)], held)
+    with pytest.raises(UsageError, match=r"take 1 \+ 1 \+ 1 CPUs; the machines have 2"):
+        require_room([Resources()] * 3, held)
+
+
+def test_workers_fill_the_machines():
+    held = {"CPU": 16.0, "GPU": 2.0}
+    assert most_workers(Resources(num_gpus=0.0), held, 100) == 16 and most_workers(Resources(num_gpus=0.0), held, 3) == 3
+    assert most_workers(Resources(num_gpus=0.25), held, 100) == 8 and most_workers(Resources(num_cpus=4, num_gpus=0.25), held, 100) == 4
+    assert most_workers(Resources(num_cpus=0, num_gpus=0.0, num_workers=7), held, 100) == 7
 
 
 def test_ray_takes_one_of_cores_and_address():

@@ -3,17 +3,13 @@
 import pytest
 
 from moviegen_core.errors import UsageError
-from moviegen_data.curation.pipeline import Named, build_stages, operators_of, steps_of
+from moviegen_data.curation.pipeline import Named, build_stages, steps_of
 from moviegen_data.curation.stage import ClipStage, Function, Resources, SetStage
 
 
 class Passes(ClipStage):
     def apply(self, clip, media):
         return clip
-
-
-class OnGpu(Passes):
-    resources = Resources(num_gpus=0.5)
 
 
 class Compares(SetStage):
@@ -41,6 +37,10 @@ def test_stages_are_built_in_order_and_null_leaves_one_out():
         ({"a": entry(least="bright")}, "least"),
         ({"a": {"class_path": "moviegen_hello.Nothing"}}, "Nothing"),
         ({"a": {"init_args": {}}}, "the stage 'a' is"),
+        ({"a": {**entry(), "resources": {"gpus": 1}}}, "there are num_cpus, num_gpus, num_workers"),
+        ({"a": {**entry(), "resources": [1]}}, "there are num_cpus, num_gpus, num_workers"),
+        ({"a": {**entry(), "resources": {"num_gpus": -1}}}, "shares are numbers from 0 on"),
+        ({"a": {**entry(), "resources": {"num_workers": 1.5}}}, "workers whole numbers from 1 on"),
         ({"a": {"class_path": "Function", "init_args": {"path": "moviegen_hello:nothing"}}}, "cannot be called"),
         ({"a": {"class_path": "Function", "init_args": {"path": "moviegen_hello:halves", "arguments": {"cuont": 3}}}}, "cuont"),
     ],
@@ -55,17 +55,17 @@ def stages(*kinds, **settings):
 
 
 def test_comparing_stages_stand_alone():
-    steps = steps_of(stages(Passes, Passes, Compares, Compares, Passes), "media")
+    steps = steps_of(stages(Passes, Passes, Compares, Compares, Passes))
     assert [[named.name for named in step.stages] for step in steps] == [["s0", "s1"], ["s2"], ["s3"], ["s4"]]
     assert [step.compares for step in steps] == [False, True, True, False]
 
 
-def test_a_change_is_a_change_from_there_on():
-    one, other = steps_of(stages(Passes, Compares, Passes), "m"), steps_of(stages(Passes, Compares, Passes, x=1), "m")
+def test_a_change_of_settings_is_another_step():
+    one, other = steps_of(stages(Passes, Compares, Passes)), steps_of(stages(Passes, Compares, Passes, x=1))
     assert [a.digest == b.digest for a, b in zip(one, other, strict=True)] == [True, True, False]
-    assert steps_of(stages(Passes), "m")[0].digest != steps_of(stages(Passes), "n")[0].digest
 
 
-def test_neighbours_of_equal_resources_share_workers():
-    (step,) = steps_of(stages(Passes, Passes, OnGpu, Passes), "m")
-    assert [(resources.num_gpus, len(members)) for resources, members in operators_of(step)] == [(0.0, 2), (0.5, 1), (0.0, 1)]
+def test_resources_are_no_settings():
+    plain, shared = (build_stages({"b": {**entry(), **more}}) for more in ({}, {"resources": {"num_cpus": 2, "num_gpus": 0.25}}))
+    assert shared[0].share[0] == Resources(num_cpus=2, num_gpus=0.25) and plain[0].share[0] == Resources()
+    assert steps_of(plain)[0].digest == steps_of(shared)[0].digest, "what is done on a laptop is not done again on a cluster"
