@@ -77,7 +77,9 @@ class RayEngine(Engine):
         require_room([resources for resources, _ in groups], held)
         rows = ray.data.from_items([{"part": Part(number)} for number in parts], override_num_blocks=min(len(parts), _MAX_BLOCKS))
         for resources, chain in groups:
-            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most_workers(resources, held, len(parts)))
+            most = most_workers(resources, held, len(parts))
+            at_first = most if len(groups) == 1 else 1  # several groups share the machines as Ray sees their need
+            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first)
             shares = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus or None}
             rows = rows.map(_Worker, fn_constructor_args=(chain,), compute=pool, **shares)
         for row in rows.iter_rows():

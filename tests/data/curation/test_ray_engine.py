@@ -86,12 +86,15 @@ def test_a_users_mistake_comes_back_from_a_cluster(cluster):
 @pytest.mark.parametrize("loss", ["worker", "node"])
 def test_a_lost_worker_or_node_loses_no_part(loss, cluster, tmp_path):
     nodes, second = cluster
-    seen, count = tmp_path / "seen", 24
+    seen, count = tmp_path / "seen", 40
     seen.mkdir()
 
     def kill():
         deadline = time.monotonic() + 120
-        while len(list(seen.glob("done-*"))) < 4 and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            at_work = {path.name.split("-")[1] for path in seen.glob("0*")}
+            if len(at_work) == 2 and len(list(seen.glob("done-*"))) >= 4:
+                break
             time.sleep(0.05)
         if loss == "node":
             nodes.remove_node(second, allow_graceful=False)
