@@ -14,6 +14,7 @@ import pytest
 from moviegen_data.shards import ShardWriter
 
 sys.path.insert(0, str(Path(__file__).parent))
+from bombs import bombs, large_picture, long_video  # noqa: E402, F401 - fixtures
 
 
 def encode_clip(
