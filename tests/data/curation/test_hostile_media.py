@@ -89,7 +89,9 @@ def _check(output: Path, outcome: Facts) -> None:
     for number in range(len(reader)):
         facts = reader[number].metadata
         assert {name: facts[name] for name in outcome} == outcome
-        assert facts["duration_s"] == pytest.approx(facts["cut"]["end_s"] - facts["cut"]["start_s"], abs=0.35), "but for B frames at the end"
+        assert facts["duration_s"] == pytest.approx(facts["cut"]["end_s"] - facts["cut"]["start_s"], abs=0.35), (
+            "but for B frames at the end"
+        )
 
 
 @pytest.mark.media

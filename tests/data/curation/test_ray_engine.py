@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation import LocalEngine, RayEngine, curate
 from moviegen_data.curation.engine import Operator, Part
+from moviegen_data.curation.stage import Resources
+from moviegen_data.curation.tries import KILLED
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; `pip install moviegen[curation]`")
 REPOSITORY = Path(__file__).parents[3]
@@ -128,3 +131,26 @@ def test_two_nodes_give_the_same_shards_though_one_dies(cluster, make_folder, ma
     curate(str(folder), str(output), config=config, part_size=2, engine=RayEngine(address=nodes.address))
     killer.join()
     assert hash_of(output) == hash_of(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_a_medium_that_kills_workers_ends_no_run(cluster, make_folder, tmp_path):
+    nodes, _ = cluster
+    folder, bomb = make_folder(12), tmp_path / "bomb"
+    bomb.touch()
+    stage = {"class_path": "test_tries.Kills", "init_args": {"word": "v007", "while_there": str(bomb)}}
+    config = tmp_path / "deadly.yaml"
+    config.write_text("# a test\n" + yaml.safe_dump({"stages": {"kills": stage}}))
+    told = curate(str(folder), str(tmp_path / "out"), config=str(config), part_size=2, engine=RayEngine(address=nodes.address))
+    assert told["num_clips"] == 11 and told["stages"][0]["reasons"] == {KILLED: 1}
+
+
+@pytest.mark.slow
+def test_settings_that_a_running_ray_would_not_heed(cluster):
+    nodes, _ = cluster
+    ray.init(address=nodes.address)
+    for wrong in ({"num_cpus": 1}, {"address": "127.0.0.1:1"}):
+        with pytest.raises(UsageError, match="this process already uses the Ray at"):
+            list(RayEngine(**wrong).run([Operator("r", Refuses())], range(2)))
+    with pytest.raises(UsageError, match=r"take 0\.5 GPUs; the machines have 0"):
+        list(RayEngine().run([Operator("r", Refuses(), Resources(num_gpus=0.5))], range(2)))
