@@ -75,8 +75,8 @@ class _Picture:
         self.container, self.reformatter, self.turns = container, VideoReformatter(), quarter_turns(frame)
         self.size = (_even(max(1, round(frame.width * pixel_aspect(source)))), _even(frame.height))
         width, height = self.size[::-1] if self.turns % 2 else self.size
-        # One thread: with more, x264's bytes may depend on the machine.
-        options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": "threads=1:lookahead-threads=1"}
+        # One thread: with more, x264's bytes may depend on the machine. No macroblock tree: its bytes differ from call to call.
+        options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": "threads=1:mbtree=0"}
         self.stream = container.add_stream("libx264", rate=Fraction(source.average_rate or 25), options=options)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
         self.stream.time_base = self.stream.codec_context.time_base = _CLOCK
