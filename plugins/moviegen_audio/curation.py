@@ -11,7 +11,8 @@ from moviegen_audio.tagging import AudioTagger
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation import Clip, ClipStage, Media
-from moviegen_data.curation.looks import stretch
+from moviegen_data.curation.fingerprints import fingerprint_of
+from moviegen_data.curation.looking import stretch
 from moviegen_data.faults import SampleError
 
 _LIKENESS_PX = 512  # longer side of the frames; the models see less
@@ -61,6 +62,9 @@ class SoundTags(ClipStage):
         self.pretrained, self.threshold, self.likeness, self.max_tags = pretrained, threshold, likeness, max_tags
         self.keep, self.without = None if keep is None else tuple(keep), tuple(without)
         self.likeness_fps = likeness_fps
+
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.pretrained, self.likeness)
 
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Tag one clip."""

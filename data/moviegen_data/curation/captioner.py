@@ -6,12 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.prompts import parse
 from moviegen_core.randomness import keyed_share
 from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.looking import look
 from moviegen_data.curation.media import Media
-from moviegen_data.curation.stage import ClipStage
+from moviegen_data.curation.stage import ClipStage, Stage
 from moviegen_data.faults import SampleError
 
 PROMPT = (
@@ -44,7 +48,8 @@ class Said:
 class Captioner(ClipStage):
     """Captions clips. What is empty, too short or a refusal drops the clip with a reason.
 
-    The FPS and camera-motion prefixes are put before captions on reading; a caption that begins with one loses it here.
+    The FPS and camera-motion prefixes are put before captions on reading; a caption that begins with one loses it here. Portions must
+    leave no clip out: captioners that together cover less than [0, 1] are refused before anything runs.
 
     Args:
         portion: the clips whose turn it is: those whose place in [0, 1), which their keys decide, lies between these two. Two
@@ -71,9 +76,28 @@ class Captioner(ClipStage):
         """What the clips' annotation `captioner` says."""
         return type(self).__name__
 
+    @property
+    def leaves_some(self) -> bool:
+        """Whether it leaves clips for a later captioner, beside those whose turn it is not."""
+        return False
+
+    def check_among(self, stages: Sequence[Stage]) -> None:
+        """Refuse portions that leave clips without a caption."""
+        captioners = [stage for stage in stages if isinstance(stage, Captioner)]
+        parts = sorted(captioner.portion for captioner in captioners if not captioner.leaves_some)
+        given = f"the captioners have the portions {', '.join(str(list(captioner.portion)) for captioner in captioners)}"
+        if any(part != (0.0, 1.0) for part in parts) and len({captioner.seed for captioner in captioners}) > 1:
+            raise UsageError(given, "their seeds differ, so that the same place is another clip for each", "give all of them one seed")
+        covered = 0.0
+        for low, high in [*parts, (1.0, 1.0)]:
+            if low > covered + 1e-9:
+                exists = f"clips from {covered:g} to {low:g} would have no caption"
+                raise UsageError(given, exists, "give portions that cover [0, 1], e.g. [0, 0.7] and [0.7, 1] to two")
+            covered = max(covered, high)
+
     @abstractmethod
-    def say(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Said | SampleError]:
-        """What is to be seen in each clip, or why that cannot be said.
+    def say(self, clips: Sequence[Clip], media: Sequence[Media]) -> Sequence[Said | SampleError | None]:
+        """What is to be seen in each clip, or why that cannot be said; None leaves a clip to a later captioner.
 
         Args:
             clips: clips whose turn it is.
@@ -99,7 +123,9 @@ class Captioner(ClipStage):
         low, high = self.portion
         return low <= keyed_share(f"caption/{self.seed}/{clip.key}") < high and not (self.keep_existing and clip.caption)
 
-    def _judge(self, clip: Clip, said: Said | SampleError) -> Clip:
+    def _judge(self, clip: Clip, said: Said | SampleError | None) -> Clip:
+        if said is None:
+            return clip
         if isinstance(said, SampleError):
             return clip.dropped(said.cause, measured=said.detail)
         text = tidy(said.text, is_cut=said.is_cut)
@@ -111,6 +137,82 @@ class Captioner(ClipStage):
         if words < self.min_words:
             return clip.dropped("caption too short", measured=f"{words} words: {text[:80]}", wanted=f"{self.min_words} words or more")
         return replace(clip, caption=text).scored(caption_words=words).annotated(**said.annotations, captioner=self.name)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a model is shown of a clip.
+
+    Args:
+        pictures: frames in RGB.
+        kind: `video` or `picture`.
+    """
+
+    pictures: UInt8[np.ndarray, "n h w 3"]
+    kind: str
+
+
+class PromptedCaptioner(Captioner):
+    """Shows a model a few frames of each clip, and asks it for a caption of about so many words.
+
+    Args:
+        prompt: what it is asked; `{words}` and `{kind}` (video or picture) are put in.
+        words: words asked for.
+        max_tokens: tokens at most; of a caption that reaches them the whole sentences are kept. Three for each word unless given.
+        num_frames: frames shown, evenly spread over the clip.
+        max_side: pixels of their longer side at most.
+        portion: the clips whose turn it is, see `Captioner`.
+        keep_existing: leave clips alone that have a caption.
+        min_words: words below which a caption says too little.
+        seed: of the clips' places.
+
+    Raises:
+        UsageError: a number is out of its range, or the prompt asks for something else to be put in.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        words: int,
+        max_tokens: int | None,
+        num_frames: int,
+        max_side: int,
+        portion: tuple[float, float],
+        keep_existing: bool,
+        min_words: int,
+        seed: int,
+    ) -> None:
+        super().__init__(portion=portion, keep_existing=keep_existing, min_words=min_words, seed=seed)
+        self.max_tokens = 3 * words if max_tokens is None else max_tokens
+        require_at_least(1, words=words, max_tokens=self.max_tokens, num_frames=num_frames, max_side=max_side)
+        filled(prompt, words=words)
+        self.prompt, self.words, self.num_frames, self.max_side = prompt, words, num_frames, max_side
+
+    @abstractmethod
+    def ask(self, shown: Sequence[Shown]) -> Sequence[Said | SampleError]:
+        """What the model says of each clip.
+
+        Args:
+            shown: one clip or more.
+        """
+
+    def say(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Said | SampleError]:
+        """What the model says, or why a clip cannot be shown."""
+        shown = [self._show(clip, medium) for clip, medium in zip(clips, media, strict=True)]
+        good = [one for one in shown if isinstance(one, Shown)]
+        answers = iter(self.ask(good) if good else ())
+        return [next(answers) if isinstance(one, Shown) else one for one in shown]
+
+    def question(self, kind: str) -> str:
+        """The prompt for a kind of medium."""
+        return filled(self.prompt, words=self.words, kind=kind)
+
+    def _show(self, clip: Clip, media: Media) -> Shown | SampleError:
+        try:
+            return Shown(look(clip, media, count=self.num_frames, max_side=self.max_side), media.kind)
+        except SampleError as error:
+            return error
 
 
 def tidy(text: str, *, is_cut: bool = False) -> str:

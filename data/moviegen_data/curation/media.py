@@ -19,9 +19,13 @@ from moviegen_data.video import VideoDecoder, VideoInfo
 if TYPE_CHECKING:
     from moviegen_data.curation.measures import Measures
 
+_HELD_BYTES = 256 << 20
+
 
 class Media:
     """A file that clips are stretches of: a video, a picture or a sound. What is asked for twice is decoded once.
+
+    Pictures are shared by all who ask alike, and so cannot be written to; of them 256 MB are held at most.
 
     Args:
         path: the file.
@@ -88,10 +92,19 @@ class Media:
             SampleError: they cannot be decoded.
         """
         times = tuple(start_s + (end_s - start_s) * (number + 0.5) / count for number in range(count))
-        name = (times, max_side)
-        if name not in self._stills:
-            self._stills = {name: self._read(times, max_side)}  # the last ones are enough: stages that follow each other ask alike
-        return self._stills[name]
+        name = (times if self.kind == "video" else (), max_side)
+        pictures = self._stills.pop(name, None)
+        if pictures is None:
+            pictures = self._read(times, max_side)
+            pictures.flags.writeable = False  # whoever asks next is given the same ones
+        self._stills[name] = pictures
+        while len(self._stills) > 1 and sum(held.nbytes for held in self._stills.values()) > _HELD_BYTES:
+            del self._stills[next(iter(self._stills))]  # what was asked for longest ago
+        return pictures
+
+    def forget_pictures(self) -> None:
+        """Let go of the pictures, which are large, and keep what is known and measured."""
+        self._stills.clear()
 
     def sound(
         self, start_s: float = 0.0, end_s: float | None = None, *, audio_hz: int | None = None, channels: int | None = None

@@ -79,7 +79,7 @@ def test_other_models_are_refused(make_film, tmp_path):
     from transformers import ResNetConfig, ResNetModel
 
     clip, media = Clip(key="a", source="a.mp4"), Media(make_film(tmp_path / "a.mp4"))
-    with pytest.raises(UsageError, match="there is nothing"):
+    with pytest.raises(UsageError, match="no such folder"):
         stage_of(tmp_path / "absent").apply(clip, media)
     ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")).save_pretrained(tmp_path / "model")
     with pytest.raises(UsageError, match="ResNetModel"):

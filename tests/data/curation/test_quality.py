@@ -105,7 +105,7 @@ def test_absent_and_unfit_files_are_told(models, tmp_path):
             Aesthetics(clip_path=str(clip), head_path=str(head), device="cpu").apply(CLIP, media)
 
     fails("no such folder", clip=tmp_path / "none")
-    fails("no config.json", clip=tmp_path)
+    fails("the folder holds 0.png", clip=tmp_path)
     fails("no such file", head=tmp_path / "none.pth")
     torch.save({"weight": torch.zeros(1, 9), "bias": torch.zeros(1)}, tmp_path / "narrow.pth")
     fails("width 16", head=tmp_path / "narrow.pth")

@@ -1,24 +1,23 @@
 """What a clip is about, as a vector of a model that knows pictures and words (3.2.1)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from moviegen_core.errors import UsageError, require_at_least
-from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.looking import look
-from moviegen_data.curation.media import Media
-from moviegen_data.curation.pretrained import Dtype, load_network, load_pretrained, mean_direction
-from moviegen_data.curation.stage import ClipStage
+from moviegen_core.errors import UsageError
+from moviegen_core.pretrained import Dtype
+from moviegen_data.curation.embedding import Embedding
+from moviegen_data.curation.pretrained import load_network, load_part
 
-_MODEL = "a folder that `save_pretrained` wrote, of a CLIP, MetaCLIP, SigLIP or X-CLIP model and its preprocessor_config.json"
+_WANTED = "a folder that `save_pretrained` wrote, of a CLIP, MetaCLIP, SigLIP or X-CLIP model and its preprocessor_config.json"
 
 
-class ConceptEmbedding(ClipStage):
+class ConceptEmbedding(Embedding):
     """Embeds a clip by a model that compares pictures with words: the mean of its frames' embeddings, or the clip's own of a video model.
 
     There is no classical substitute for it: without a model the resampling of concepts is left out.
@@ -31,41 +30,29 @@ class ConceptEmbedding(ClipStage):
         dtype: precision of the model.
 
     Raises:
-        UsageError: a number is below 1.
+        UsageError: a number is below 1; on first use: the folder holds no such model.
     """
 
+    vector = "concept"
+    max_side = 1024
+
     def __init__(self, *, path: str, num_frames: int = 4, batch: int = 8, device: str | None = None, dtype: Dtype = "float32") -> None:
-        require_at_least(1, num_frames=num_frames, batch=batch)
-        self.path, self.num_frames, self.batch, self.device, self.dtype = path, num_frames, batch, device, dtype
+        super().__init__(path=path, num_frames=num_frames, batch=batch, device=device, dtype=dtype)
 
-    @property
-    def batch_size(self) -> int:
-        return self.batch
+    def frames(self) -> int:
+        """How many pictures of a clip are looked at."""
+        network, _ = self._model
+        return int(network.config.vision_config.num_frames) if _sees_videos(network) else self.num_frames
 
-    def apply(self, clip: Clip, media: Media) -> Clip:
-        """Embed it."""
-        embedded = self.apply_batch([clip], [media])[0]
-        assert isinstance(embedded, Clip)
-        return embedded
-
-    @torch.no_grad()
-    def apply_batch(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Clip | Iterable[Clip]]:
-        """Embed several clips in one pass."""
+    def embed(self, clips: Sequence[UInt8[np.ndarray, "n h w 3"]]) -> Sequence[Float[Tensor, "n d"]]:
+        """Embeddings of the pictures of each clip, or of each clip as a whole."""
         network, processor = self._model
-        num_frames = int(network.config.vision_config.num_frames) if _sees_videos(network) else self.num_frames
-        groups = [
-            self._pixels(processor, look(clip, medium, count=num_frames, max_side=1024)) for clip, medium in zip(clips, media, strict=True)
-        ]
-        if _sees_videos(network):
-            # A picture gives itself once, and stands still in a video.
-            videos = torch.stack([group.expand(num_frames, -1, -1, -1) for group in groups])
-            embeddings: Sequence[Tensor] = self._features(network.get_video_features, videos).split(1)
-        else:
-            embeddings = self._features(network.get_image_features, torch.cat(groups)).split([len(group) for group in groups])
-        return [clip.embedded(concept=mean_direction(group)) for clip, group in zip(clips, embeddings, strict=True)]
-
-    def _pixels(self, processor: Any, pictures: Any) -> Float[Tensor, "n 3 h w"]:
-        return processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+        groups = [processor(images=list(pictures), return_tensors="pt")["pixel_values"] for pictures in clips]
+        if not _sees_videos(network):
+            return self._features(network.get_image_features, torch.cat(groups)).split([len(group) for group in groups])
+        # A picture gives itself once, and stands still in a video.
+        videos = torch.stack([group.expand(self.frames(), -1, -1, -1) for group in groups])
+        return self._features(network.get_video_features, videos).split(1)
 
     def _features(self, embed: Any, pixels: Tensor) -> Float[Tensor, "n d"]:
         network, _ = self._model
@@ -77,15 +64,12 @@ class ConceptEmbedding(ClipStage):
     def _model(self) -> tuple[Any, Any]:
         from transformers import AutoImageProcessor, AutoModel
 
-        settings = {"stage": "ConceptEmbedding", "what": _MODEL}
+        settings = {"stage": "ConceptEmbedding", "wanted": _WANTED}
         network = load_network(AutoModel.from_pretrained, self.path, dtype=self.dtype, device=self.device, **settings)
         if not _sees_videos(network) and not hasattr(network, "get_image_features"):
             exists = f"it is a {type(network).__name__}, which embeds neither pictures nor videos beside words"
-            raise UsageError(f"the path {self.path} was given for ConceptEmbedding", exists, f"give {_MODEL}")
-        return network, load_pretrained(AutoImageProcessor.from_pretrained, self.path, **settings)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_model"}
+            raise UsageError(f"the path {self.path} was given for ConceptEmbedding", exists, f"give {_WANTED}")
+        return network, load_part(AutoImageProcessor.from_pretrained, self.path, **settings)
 
 
 def _sees_videos(network: nn.Module) -> bool:

@@ -4,7 +4,7 @@ import math
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.looks import stretch
+from moviegen_data.curation.looking import stretch
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
 from moviegen_data.faults import SampleError
