@@ -67,7 +67,7 @@ class ConceptResampling(SetStage):
         quotas = self._quotas(sizes, np.bincount(concepts[is_free], minlength=len(sizes)))
         verdicts = {}
         places: dict[int, int] = {}
-        order = sorted(range(len(ranked)), key=lambda number: (keyed_share(f"{self.seed}/{ranked[number].key}"), number))
+        order = sorted(range(len(ranked)), key=lambda number: (keyed_share(f"concept/{self.seed}/{ranked[number].key}"), number))
         for number in order:
             clip, concept = ranked[number], int(concepts[number])
             clip = clip.annotated(concept=concept).scored(concept_size=float(sizes[concept]))
