@@ -23,10 +23,11 @@ def stretch(clip: Clip, media: Media) -> tuple[float, float]:
     if media.kind == "picture":
         return 0.0, 0.0
     end_s = clip.facts.get("duration_s") if clip.end_s is None else clip.end_s
-    end_s = _length(media) if end_s is None else float(end_s)
+    if end_s is None:
+        end_s = media.sound_s if media.kind == "sound" else media.info.duration_s or media.extent[1]
     if not math.isfinite(end_s) or end_s <= clip.start_s:
         raise SampleError("no such stretch", f"{clip.start_s:g} s to {end_s:g} s")
-    return clip.start_s, end_s
+    return clip.start_s, float(end_s)
 
 
 def look(clip: Clip, media: Media, *, count: int, max_side: int | None = None) -> UInt8[np.ndarray, "n h w 3"]:
@@ -55,13 +56,3 @@ def looks(clip: Clip, media: Media) -> tuple[UInt8[np.ndarray, "n h w 3"], list[
     pictures = media.stills(start_s, end_s, count=count, max_side=MAX_SIDE)
     times = [start_s + (end_s - start_s) * (number + 0.5) / count for number in range(len(pictures))]
     return pictures, times
-
-
-def _length(media: Media) -> float:
-    """Seconds of a medium, by its header or else by decoding it."""
-    if media.kind == "video":
-        return media.info.duration_s or media.extent[1]
-    if media.audio_info.duration_s is not None:
-        return media.audio_info.duration_s
-    sound, hz = media.sound()
-    return sound.shape[1] / hz

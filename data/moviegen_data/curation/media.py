@@ -79,6 +79,18 @@ class Media:
         """
         return AudioDecoder().probe(self.path)
 
+    @cached_property
+    def sound_s(self) -> float:
+        """Seconds of the sound, by its header or else by decoding it.
+
+        Raises:
+            SampleError: there is none, or it cannot be decoded.
+        """
+        if self.audio_info.duration_s is not None:
+            return self.audio_info.duration_s
+        sound, hz = self.sound()
+        return sound.shape[1] / hz
+
     def stills(self, start_s: float, end_s: float, *, count: int = 1, max_side: int | None = None) -> UInt8[np.ndarray, "n h w 3"]:
         """Pictures in RGB, upright, from the middles of `count` equal parts of a stretch; a picture gives itself.
 
