@@ -67,6 +67,7 @@ class SoundTags(ClipStage):
         self.pretrained, self.threshold, self.likeness, self.max_tags = pretrained, threshold, likeness, max_tags
         self.keep, self.without = None if keep is None else tuple(keep), tuple(without)
         self.likeness_fps, self.device = likeness_fps, device
+        self.uses_gpu = device != "cpu"
 
     def fingerprint(self) -> str:
         return fingerprint_of(self.pretrained, self.likeness)

@@ -40,6 +40,7 @@ class Embedding(BatchedStage):
         super().__init__(batch=batch)
         require_at_least(1, num_frames=num_frames)
         self.path, self.num_frames, self.device, self.dtype = path, num_frames, device, dtype
+        self.uses_gpu = device != "cpu"
 
     def fingerprint(self) -> str:
         return fingerprint_of(self.path)

@@ -114,10 +114,6 @@ class Media:
             del self._stills[next(iter(self._stills))]  # what was asked for longest ago
         return pictures
 
-    def forget_pictures(self) -> None:
-        """Let go of the pictures, which are large, and keep what is known and measured."""
-        self._stills.clear()
-
     def sound(
         self, start_s: float = 0.0, end_s: float | None = None, *, audio_hz: int | None = None, channels: int | None = None
     ) -> tuple[Float[Tensor, "a s"], int]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from moviegen_audio.curation import SoundTags
 from moviegen_core.errors import UsageError
 from moviegen_core.media.video import write_video
 from moviegen_data.curation import Clip, Media
@@ -19,7 +20,9 @@ from moviegen_data.curation.ocr import WordReader
 from moviegen_data.curation.pipeline import Named
 from moviegen_data.curation.pretrained import pick_device
 from moviegen_data.curation.running import ClipRun
+from moviegen_data.curation.stages.concept_embedding import ConceptEmbedding
 from moviegen_data.curation.stages.copy_embedding import CopyEmbedding
+from moviegen_data.curation.stages.model_captions import ModelCaptions
 from moviegen_data.curation.stages.quality import Aesthetics
 from moviegen_data.faults import SampleError
 
@@ -100,6 +103,18 @@ def test_a_torchscript_with_another_precision_is_refused(tmp_path, make_film):
     assert CopyEmbedding(path=str(tmp_path / "mean.pt"), device="cpu").apply(clip, film).drop is None
     with pytest.raises(UsageError, match="its own precision"):
         CopyEmbedding(path=str(tmp_path / "mean.pt"), device="cpu", dtype="bfloat16").apply(clip, film)
+
+
+def test_stages_with_a_model_ask_for_a_gpu_unless_they_are_told_to_do_without():
+    makers = (
+        lambda device: Aesthetics(clip_path="clip", head_path="head", device=device),
+        lambda device: CopyEmbedding(path="copy", device=device),
+        lambda device: ConceptEmbedding(path="concept", device=device),
+        lambda device: ModelCaptions(path="captioner", device=device),
+        lambda device: SoundTags(pretrained="tagger", device=device),
+    )
+    for make in makers:
+        assert make(None).uses_gpu and make("cuda:0").uses_gpu and not make("cpu").uses_gpu
 
 
 def test_devices():

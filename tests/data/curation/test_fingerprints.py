@@ -6,7 +6,7 @@ import pytest
 
 from moviegen_audio.curation import SoundTags
 from moviegen_data.curation.face_models import YuNetFaces
-from moviegen_data.curation.fingerprints import fingerprint_beside, fingerprint_of
+from moviegen_data.curation.fingerprints import fingerprint_of
 from moviegen_data.curation.pipeline import Named, steps_of
 from moviegen_data.curation.stage import ClipStage
 from moviegen_data.curation.stages.camera import CameraMotion, GeometricCamera
@@ -16,6 +16,7 @@ from moviegen_data.curation.stages.copy_embedding import CopyEmbedding
 from moviegen_data.curation.stages.faces import Faces
 from moviegen_data.curation.stages.model_captions import ModelCaptions
 from moviegen_data.curation.stages.quality import Aesthetics
+from moviegen_data.curation.work import Work
 
 
 class OwnCamera(GeometricCamera):
@@ -46,7 +47,7 @@ def test_every_stage_that_names_a_file_tells_when_it_changes(name, tmp_path):
     path = tmp_path / "weights"
 
     def digest():
-        return steps_of([Named("it", MAKERS[name](str(path)), {})], "media")[0].digest
+        return steps_of([Named("it", MAKERS[name](str(path)), {})])[0].digest
 
     absent = digest()
     path.write_bytes(b"one")
@@ -70,16 +71,24 @@ def test_files_in_folders_count_and_hidden_ones_do_not(tmp_path):
     assert fingerprint_of(None, str(tmp_path)) == fingerprint_of(str(tmp_path))
 
 
-def test_a_changed_caption_beside_a_medium_is_read_anew(tmp_path):
-    media = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+def test_a_changed_caption_beside_a_medium_has_its_part_read_anew(tmp_path):
+    (tmp_path / "media").mkdir()
+    media = [(f"k{number}", tmp_path / "media" / f"{number}.mp4") for number in range(8)]
+    for _, path in media:
+        path.write_bytes(b"film")
+    work = Work(tmp_path / "work", tmp_path / "media", 1)
+    begun = work.begin(media)
 
-    def digest(**settings):
-        return steps_of([Named("it", SidecarCaptions(**settings), {})], "media", media)[0].digest
+    def names(**settings):
+        (step,) = steps_of([Named("it", SidecarCaptions(**settings), {})])
+        return work.results(step, begun).names
 
-    before, elsewhere = digest(), digest(source=str(tmp_path / "c.csv"))
-    (tmp_path / "b.txt").write_text("a red ball")
-    assert digest() != before and digest(source=str(tmp_path / "c.csv")) == elsewhere
-    assert fingerprint_beside(media, ".txt") != fingerprint_beside(media[:1], ".txt")
+    before, elsewhere = names(), names(source=str(tmp_path / "c.csv"))
+    (tmp_path / "media" / "3.txt").write_text("a red ball")
+    changed = [one != other for one, other in zip(before, names(), strict=True)]
+    sources = [[clip.source for clip in begun.read(number)] for number in range(begun.num_parts)]
+    assert len(sources) > 1 and changed == ["3.mp4" in part for part in sources]
+    assert names(source=str(tmp_path / "c.csv")) == elsewhere
 
 
 def test_a_stage_without_files_tells_nothing():
@@ -87,4 +96,4 @@ def test_a_stage_without_files_tells_nothing():
         def apply(self, clip, media):
             return clip
 
-    assert Passes().fingerprint() == Passes().fingerprint_beside([]) == CameraMotion().fingerprint() == ""
+    assert Passes().fingerprint() == CameraMotion().fingerprint() == "" and Passes().beside is None

@@ -37,7 +37,7 @@ def test_pictures_cannot_be_changed_for_the_next_stage(make_film, tmp_path):
             Media(path).stills(0.0, 1.0)[:] = 0
 
 
-def test_held_pictures_are_bounded_and_let_go(make_film, tmp_path, decodings, monkeypatch):
+def test_held_pictures_are_bounded(make_film, tmp_path, decodings, monkeypatch):
     film = Media(make_film(tmp_path / "a.mp4", height=48, width=64))
     size = film.stills(0.0, 1.0).nbytes
     monkeypatch.setattr(media, "_HELD_BYTES", 2 * size)
@@ -45,9 +45,6 @@ def test_held_pictures_are_bounded_and_let_go(make_film, tmp_path, decodings, mo
         film.stills(0.0, end_s)
     assert len(decodings) == 1 + 3 + 1  # 0.4 s was held, 0.2 s had been let go
     assert film.stills(0.0, 1.4, count=5).shape[0] == 5  # more than may be held is given all the same
-    film.forget_pictures()
-    film.stills(0.0, 1.4, count=5)
-    assert len(decodings) == 7
 
 
 def test_a_picture_is_read_once_however_many_are_wanted(tmp_path, monkeypatch):

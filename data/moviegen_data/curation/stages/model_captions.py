@@ -64,6 +64,7 @@ class ModelCaptions(PromptedCaptioner):
         )  # fmt: skip
         require_at_least(1, batch=batch)
         self.path, self.batch, self.dtype, self.device = path, batch, dtype, device
+        self.uses_gpu = device != "cpu"
 
     @property
     def name(self) -> str:

@@ -47,6 +47,7 @@ class Aesthetics(BatchedStage):
         if not math.isfinite(min_score):
             raise UsageError(f"min_score={min_score} was given to Aesthetics", "scores are about 1 to 10", "give e.g. 4.0")
         self.clip_path, self.head_path, self.min_score, self.device = clip_path, head_path, min_score, device
+        self.uses_gpu = device != "cpu"
 
     def fingerprint(self) -> str:
         return fingerprint_of(self.clip_path, self.head_path)
