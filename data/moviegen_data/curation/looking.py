@@ -18,14 +18,17 @@ def stretch(clip: Clip, media: Media) -> tuple[float, float]:
     """Where a clip begins and ends in its medium, in seconds; a picture has no length.
 
     Raises:
-        SampleError: the end is not known and cannot be found, or does not lie behind the beginning.
+        SampleError: the end is not known and cannot be found, or does not lie behind the beginning, or the medium ends before the clip
+            begins.
     """
     if media.kind == "picture":
         return 0.0, 0.0
-    end_s = clip.facts.get("duration_s") if clip.end_s is None else clip.end_s
+    length_s = clip.facts.get("duration_s")
+    end_s = length_s if clip.end_s is None else clip.end_s
     if end_s is None:
         end_s = media.sound_s if media.kind == "sound" else media.info.duration_s or media.extent[1]
-    if not math.isfinite(end_s) or end_s <= clip.start_s:
+    last_s = end_s if length_s is None else min(end_s, length_s)
+    if not math.isfinite(end_s) or last_s <= clip.start_s:
         raise SampleError("no such stretch", f"{clip.start_s:g} s to {end_s:g} s")
     return clip.start_s, float(end_s)
 

@@ -69,6 +69,8 @@ def test_stretches_of_all_kinds_of_media(make_film, tmp_path):
     for start_s, end_s in ((1.0, 1.0), (2.0, 1.0), (0.0, float("inf")), (0.0, float("nan")), (5.0, None)):
         with pytest.raises(SampleError, match="no such stretch"):
             stretch(Clip("a", "a", start_s=start_s, end_s=end_s), film)
+    with pytest.raises(SampleError, match="no such stretch"):
+        stretch(clip.described(duration_s=1.5).part(0, 1.5, 2.0), film)
     with pytest.raises(SampleError, match="no video"):
         look(clip, sound, count=2)
 
