@@ -74,6 +74,11 @@ def test_what_is_preserved_stays_and_counts_for_the_size():
     assert {clip.scores["concept_size"] for clip in found} == {400, 100}
 
 
+def test_what_nobody_annotated_cannot_be_preserved():
+    with pytest.raises(UsageError, match="no clip has the annotation 'humans'; there are people"):
+        ConceptResampling(preserve={"humans": True}).apply(blobs(4, annotations=lambda concept, number: {"people": True}))
+
+
 def test_neither_order_nor_a_restart_changes_it():
     clips = blobs(200, 50, 10)
     stage = ConceptResampling(share=0.4)
