@@ -55,7 +55,7 @@ class Captioner(ClipStage):
         portion: the clips whose turn it is: those whose place in [0, 1), which their keys decide, lies between these two. Two
             captioners with [0, 0.7] and [0.7, 1] share the clips 70 to 30, as the paper's 8B and 70B models do (3.2.1).
         keep_existing: leave clips alone that have a caption.
-        min_words: words below which a caption says too little.
+        min_words: words below which a caption says too little; words are what spaces part, so give 1 for languages without.
         seed: of the clips' places; the same for captioners that share.
 
     Raises:

@@ -60,10 +60,15 @@ class YuNetFaces(FaceModel):
     Args:
         detector_path: `face_detection_yunet_2023mar.onnx` of OpenCV's model zoo, or another version of it.
         recognizer_path: `face_recognition_sface_2021dec.onnx`, or another version of it; nobody is recognised unless given.
-        min_score: how sure the detector must be, 0 to 1.
+        min_score: how sure the detector must be, above 0 and at most 1.
+
+    Raises:
+        UsageError: `min_score` is out of its range; on first use: a file is absent or damaged.
     """
 
     def __init__(self, *, detector_path: str, recognizer_path: str | None = None, min_score: float = _SURE) -> None:
+        if not 0.0 < min_score <= 1.0:
+            raise UsageError(f"min_score={min_score} was given to YuNetFaces", "it is above 0 and at most 1", "give e.g. 0.7")
         self.detector_path, self.recognizer_path, self.min_score = detector_path, recognizer_path, min_score
         self.recognizes = recognizer_path is not None
 
@@ -124,7 +129,7 @@ def _largest_first(picture: np.ndarray, found: list[tuple[Any, float, np.ndarray
     for (left, top, wide, high), score, raw in found:
         shares = (left / width, top / height, wide / width, high / height)
         faces.append(Face(tuple(round(float(share), 4) for share in shares), score, raw))
-    return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
+    return sorted(faces, key=lambda face: (-face.box[2] * face.box[3], face.box))  # threads may find equal ones in any order
 
 
 def _loaded(create: Any, path: str, what: str, *arguments: Any) -> Any:
