@@ -8,6 +8,7 @@ import random
 import pytest
 
 from moviegen_core.errors import UsageError
+from moviegen_core.presets import compose
 from moviegen_data.curation import Clip
 from moviegen_data.curation.stages import aspect
 from moviegen_data.curation.stages.aspect import AspectMix, quotas_of
@@ -139,3 +140,11 @@ def test_millions_of_clips_take_no_longer_than_a_few(monkeypatch):
     monkeypatch.setattr(aspect, "range", lambda *span: searched.append(range(*span)) or searched[-1], raising=False)
     assert quotas_of({"landscape": 10**9, "portrait": 10**6}, {"landscape": 0.6, "portrait": 0.4}, 0.0)["portrait"] == 10**6
     assert searched[0].start < 2_600_000
+
+
+@pytest.mark.parametrize("name", ["low_res", "high_res", "sft"])
+def test_presets_mix_shapes_behind_what_else_drops_clips(name):
+    stages = list(compose([f"curation/{name}", "curation/models"])["stages"])
+    assert stages[stages.index("aspect") + 1 :] == ["camera", "captions"]
+    # One decoding serves these; a stage with a model between them runs elsewhere, and would have it done twice.
+    assert stages[stages.index("scenes") :][:4] == ["scenes", "static", "motion", "jitter"]
