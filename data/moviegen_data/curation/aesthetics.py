@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from moviegen_core.errors import UsageError
 from moviegen_core.weights.reading import load_state_dict
-from moviegen_data.curation.pretrained import load_network, load_part
+from moviegen_data.curation.pretrained import at_a_time, in_equal_batches, load_network, load_part
 
 # What CLIP's images are normalised by where the folder does not say.
 _STAGE = "Aesthetics"
@@ -39,13 +39,22 @@ class AestheticPredictor:
         self.mean, self.std = _statistics(Path(clip_path).expanduser())
 
     @torch.inference_mode()
-    def score(self, pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> list[float]:
-        """Aesthetic scores, about 1 to 10."""
-        images = torch.stack([self.prepare(picture) for picture in pictures]).to(self.tower.device)
-        values = F.normalize(self.tower(pixel_values=images).image_embeds.float(), dim=-1).cpu()
+    def score(self, pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]], *, batch: int = 1) -> list[float]:
+        """Aesthetic scores, about 1 to 10.
+
+        Args:
+            pictures: in RGB, of any sizes.
+            batch: how many are embedded at once on a GPU.
+        """
+        images = torch.stack([self.prepare(picture) for picture in pictures])
+        size = at_a_time(batch, self.tower.device)
+        values = in_equal_batches(lambda rows: self.tower(pixel_values=rows).image_embeds, images, size=size, device=self.tower.device)
+        return [self._head(value) for value in F.normalize(values, dim=-1)]
+
+    def _head(self, value: Float[Tensor, " e"]) -> float:
         for weight, bias in self.layers:
-            values = F.linear(values, weight, bias)
-        return values[:, 0].tolist()
+            value = F.linear(value, weight, bias)
+        return float(value)
 
     def prepare(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 p p"]:
         """An image as CLIP knows it: the shorter side resized (bicubic), the middle cut out, normalised."""

@@ -14,8 +14,7 @@ from moviegen_data.faults import SampleError
 class BatchedStage(ClipStage):
     """Shows a model several clips at once and judges each by its answer. What is wrong with one of them drops that one alone.
 
-    Who shares its batch changes a clip's answer by rounding at most: matrices of other sizes are summed up in another order. Which clips do
-    follows from the media and the settings, not from the engine.
+    Who shares its batch must not change a clip's answer; see `in_equal_batches` for networks.
 
     Args:
         batch: clips at a time.

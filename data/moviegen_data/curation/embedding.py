@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from moviegen_core.errors import require_at_least
@@ -16,7 +16,7 @@ from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.fingerprints import fingerprint_of
 from moviegen_data.curation.looking import look
 from moviegen_data.curation.media import Media
-from moviegen_data.curation.pretrained import mean_direction
+from moviegen_data.curation.pretrained import at_a_time, in_equal_batches, mean_direction, pick_device
 
 
 class Embedding(BatchedStage):
@@ -25,7 +25,7 @@ class Embedding(BatchedStage):
     Args:
         path: of the model.
         num_frames: frames looked at, evenly spread over the clip.
-        batch: clips embedded at a time.
+        batch: clips embedded at a time on a GPU.
         device: `cpu`, `cuda`, ...; the GPU where there is one unless given.
         dtype: precision of the model.
 
@@ -50,22 +50,35 @@ class Embedding(BatchedStage):
     def max_side(self) -> int:
         """Pixels of the longer side of the pictures."""
 
-    @abstractmethod
-    def embed(self, clips: Sequence[UInt8[np.ndarray, "n h w 3"]]) -> Sequence[Float[Tensor, "n d"]]:
-        """Embeddings of the pictures of each clip, or one of all of them."""
+    @property
+    def rows(self) -> int:
+        """How many rows the network takes of a video."""
+        return self.num_frames
 
+    @property
     def frames(self) -> int:
         """How many pictures of a clip are looked at."""
         return self.num_frames
 
+    @abstractmethod
+    def prepare(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> Shaped[Tensor, "r ..."]:
+        """What the network takes of a clip, a row for each embedding."""
+
+    @abstractmethod
+    def network(self, rows: Shaped[Tensor, "r ..."]) -> Float[Tensor, "r d"]:
+        """Embeddings of rows, on their device."""
+
     def look(self, clip: Clip, media: Media) -> UInt8[np.ndarray, "n h w 3"]:
         """Pictures of a clip; a picture gives itself, once."""
-        return look(clip, media, count=self.frames(), max_side=self.max_side)
+        return look(clip, media, count=self.frames, max_side=self.max_side)
 
     @torch.no_grad()
     def answer(self, shown: Sequence[UInt8[np.ndarray, "n h w 3"]]) -> Sequence[Float[Tensor, "n d"]]:
         """Their embeddings."""
-        return self.embed(shown)
+        rows = [self.prepare(pictures) for pictures in shown]
+        device = pick_device(self.device, stage=type(self).__name__)
+        made = in_equal_batches(self.network, torch.cat(rows), size=at_a_time(self.batch * self.rows, device), device=device)
+        return made.split([len(own) for own in rows])
 
     def judge(self, clip: Clip, answer: Float[Tensor, "n d"]) -> Clip:
         """The clip with the mean direction."""

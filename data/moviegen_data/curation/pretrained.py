@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.pretrained import Dtype, load_frozen, load_pretrained
 from moviegen_data.faults import SampleError
 
-__all__ = ["Dtype", "load_network", "load_part", "load_torchscript", "mean_direction", "pick_device"]
+__all__ = ["Dtype", "at_a_time", "in_equal_batches", "load_network", "load_part", "load_torchscript", "mean_direction", "pick_device"]
 
 
 def pick_device(device: str | None, *, stage: str) -> torch.device:
@@ -91,6 +91,31 @@ def load_torchscript(path: str, *, stage: str, wanted: str, device: str | None) 
         first = re.sub(r"\s+", " ", str(error).strip())[:200] or type(error).__name__
         raise UsageError(f"the file {path} was given for {stage}", f"it is no TorchScript ({first})", f"give {wanted}") from error
     return network.eval()
+
+
+def in_equal_batches(
+    network: Callable[[Tensor], Tensor], rows: Shaped[Tensor, "n ..."], *, size: int, device: torch.device
+) -> Float[Tensor, "n d"]:
+    """Pass rows through a network, always as many at a time, so that a row's answer is the same to the bit whoever it is asked with.
+
+    Matrices of other sizes are summed up in another order.
+
+    Args:
+        network: of each row it makes one.
+        rows: what it takes.
+        size: rows at a time; the last batch is filled up with zeros.
+        device: where it runs.
+    """
+    made = []
+    for part in rows.split(size):
+        full = torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])])
+        made.append(network(full.to(device))[: len(part)].float().cpu())
+    return torch.cat(made)
+
+
+def at_a_time(count: int, device: torch.device) -> int:
+    """How many rows to pass at a time; one on a CPU, where more are no faster and a batch that is not full would cost as much."""
+    return 1 if device.type == "cpu" else count
 
 
 def mean_direction(embeddings: Float[Tensor, "n d"]) -> Float[np.ndarray, "d"]:

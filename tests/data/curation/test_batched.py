@@ -18,7 +18,7 @@ from moviegen_data.curation.embedding import Embedding
 from moviegen_data.curation.lazy import Lazy
 from moviegen_data.curation.ocr import WordReader
 from moviegen_data.curation.pipeline import Named
-from moviegen_data.curation.pretrained import pick_device
+from moviegen_data.curation.pretrained import at_a_time, in_equal_batches, pick_device
 from moviegen_data.curation.running import ClipRun
 from moviegen_data.curation.stages.concept_embedding import ConceptEmbedding
 from moviegen_data.curation.stages.copy_embedding import CopyEmbedding
@@ -70,8 +70,11 @@ class Lights(Embedding):
     def __init__(self):
         super().__init__(path="nowhere", num_frames=2, batch=4, device="cpu", dtype="float32")
 
-    def embed(self, clips):
-        return [torch.from_numpy(pictures.mean((1, 2)) - 128.0) * (math.nan if pictures.mean() < 5 else 1.0) for pictures in clips]
+    def prepare(self, pictures):
+        return torch.from_numpy(pictures.mean((1, 2)) - 128.0)
+
+    def network(self, rows):
+        return torch.where((rows.mean(1, keepdim=True) < -123).expand_as(rows), math.nan, rows)
 
 
 def test_an_embedding_that_is_none_drops_its_clip(make_film, tmp_path):
@@ -115,6 +118,24 @@ def test_stages_with_a_model_ask_for_a_gpu_unless_they_are_told_to_do_without():
     )
     for make in makers:
         assert make(None).uses_gpu and make("cuda:0").uses_gpu and not make("cpu").uses_gpu
+
+
+def test_a_rows_answer_is_the_same_to_the_bit_whoever_it_is_asked_with():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(768, 3072), torch.nn.GELU(), torch.nn.Linear(3072, 512)).eval()
+    rows, cpu = torch.randn(5, 768), torch.device("cpu")
+    seen = []
+
+    def watched(part):
+        seen.append(len(part))
+        return network(part).half()
+
+    with torch.no_grad():
+        together = in_equal_batches(watched, rows, size=4, device=cpu)
+        alone = torch.cat([in_equal_batches(watched, row[None], size=4, device=cpu) for row in rows])
+        torch.testing.assert_close(together, network(rows), atol=1e-2, rtol=1e-2)
+    assert torch.equal(together, alone) and set(seen) == {4} and together.dtype is torch.float32
+    assert at_a_time(4, cpu) == 1 and at_a_time(4, torch.device("cuda")) == 4
 
 
 def test_devices():

@@ -1,11 +1,9 @@
 """What a clip is about, as a vector of a model that knows pictures and words (3.2.1)."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -25,7 +23,7 @@ class ConceptEmbedding(Embedding):
     Args:
         path: folder of a CLIP-type model, whose frames' embeddings are averaged, or of X-CLIP, which embeds the clip as a whole.
         num_frames: frames looked at, evenly spread over the clip; a video model looks at as many as it was made for.
-        batch: clips embedded at a time.
+        batch: clips embedded at a time on a GPU.
         device: `cpu`, `cuda`, ...; the GPU where there is one unless given.
         dtype: precision of the model.
 
@@ -39,26 +37,32 @@ class ConceptEmbedding(Embedding):
     def __init__(self, *, path: str, num_frames: int = 4, batch: int = 8, device: str | None = None, dtype: Dtype = "float32") -> None:
         super().__init__(path=path, num_frames=num_frames, batch=batch, device=device, dtype=dtype)
 
+    @property
     def frames(self) -> int:
         """How many pictures of a clip are looked at."""
         network, _ = self._model
         return int(network.config.vision_config.num_frames) if _sees_videos(network) else self.num_frames
 
-    def embed(self, clips: Sequence[UInt8[np.ndarray, "n h w 3"]]) -> Sequence[Float[Tensor, "n d"]]:
-        """Embeddings of the pictures of each clip, or of each clip as a whole."""
-        network, processor = self._model
-        groups = [processor(images=list(pictures), return_tensors="pt")["pixel_values"] for pictures in clips]
-        if not _sees_videos(network):
-            return self._features(network.get_image_features, torch.cat(groups)).split([len(group) for group in groups])
-        # A picture gives itself once, and stands still in a video.
-        videos = torch.stack([group.expand(self.frames(), -1, -1, -1) for group in groups])
-        return self._features(network.get_video_features, videos).split(1)
+    @property
+    def rows(self) -> int:
+        """How many rows the network takes of a video: one for each frame, or one of all."""
+        return 1 if _sees_videos(self._model[0]) else self.num_frames
 
-    def _features(self, embed: Any, pixels: Tensor) -> Float[Tensor, "n d"]:
+    def prepare(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "r ..."]:
+        """Pictures as the model's own processor makes them."""
+        network, processor = self._model
+        pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+        if not _sees_videos(network):
+            return pixels
+        return pixels.expand(self.frames, -1, -1, -1)[None]  # a picture gives itself once, and stands still in a video
+
+    def network(self, rows: Float[Tensor, "r ..."]) -> Float[Tensor, "r d"]:
+        """Embeddings of frames, or of whole clips."""
         network, _ = self._model
-        features = embed(pixel_values=pixels.to(network.device, network.dtype))
+        embed = network.get_video_features if _sees_videos(network) else network.get_image_features
+        features = embed(pixel_values=rows.to(network.dtype))
         # transformers 5 wraps them in a record, whose pooled output is the projected embedding.
-        return getattr(features, "pooler_output", features).float().cpu()
+        return getattr(features, "pooler_output", features)
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:

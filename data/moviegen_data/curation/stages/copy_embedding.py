@@ -1,6 +1,5 @@
 """What a clip looks like to a copy-detection network (3.2.1)."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class CopyEmbedding(Embedding):
             an image model that `save_pretrained` wrote, whose pooled output is taken (safetensors only).
         num_frames: frames looked at, evenly spread over the clip.
         size_px: rows and columns that frames are resized to.
-        batch: clips embedded at a time.
+        batch: clips embedded at a time on a GPU.
         device: `cpu`, `cuda`, ...; the GPU where there is one unless given.
         dtype: precision of a model of a folder; a TorchScript file has its own.
 
@@ -48,28 +47,28 @@ class CopyEmbedding(Embedding):
     def max_side(self) -> int:
         return 2 * self.size_px
 
-    def embed(self, clips: Sequence[UInt8[np.ndarray, "n h w 3"]]) -> Sequence[Float[Tensor, "n d"]]:
-        """Embeddings of the pictures of each clip."""
-        pixels = torch.stack([self._prepare(picture) for pictures in clips for picture in pictures])
-        return self._run(pixels).split([len(pictures) for pictures in clips])
+    def prepare(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 s s"]:
+        """Square pictures in ImageNet's normalisation."""
+        return torch.stack([self._square(picture) for picture in pictures])
 
-    def _prepare(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 s s"]:
+    def network(self, rows: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
+        """Embeddings of pictures."""
+        tensors = [*self._network.parameters(), *self._network.buffers()]
+        like = next((tensor for tensor in tensors if tensor.is_floating_point()), rows)
+        output = self._network(rows.to(like.dtype))
+        output = getattr(output, "pooler_output", output)
+        embeddings = output.flatten(1) if isinstance(output, Tensor) and output.ndim >= 2 else None
+        if embeddings is None or len(embeddings) != len(rows):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UsageError(
+                f"the model {self.path} was given for CopyEmbedding", f"of {len(rows)} pictures it makes {shape}", f"give {_WANTED}"
+            )
+        return embeddings
+
+    def _square(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 s s"]:
         resized = Image.fromarray(picture).resize((self.size_px, self.size_px), Image.Resampling.BILINEAR)
         pixels = np.asarray(resized, dtype=np.float32) / 255.0
         return torch.from_numpy((pixels - np.float32(_MEAN)) / np.float32(_STD)).permute(2, 0, 1)
-
-    def _run(self, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
-        tensors = [*self._network.parameters(), *self._network.buffers()]
-        like = next((tensor for tensor in tensors if tensor.is_floating_point()), pixels)
-        output = self._network(pixels.to(like.device, like.dtype))
-        output = getattr(output, "pooler_output", output)
-        embeddings = output.flatten(1) if isinstance(output, Tensor) and output.ndim >= 2 else None
-        if embeddings is None or len(embeddings) != len(pixels):
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UsageError(
-                f"the model {self.path} was given for CopyEmbedding", f"of {len(pixels)} pictures it makes {shape}", f"give {_WANTED}"
-            )
-        return embeddings.float().cpu()
 
     @cached_property
     def _network(self) -> nn.Module:

@@ -34,7 +34,7 @@ class Aesthetics(BatchedStage):
         head_path: file of the head, linear layers one after another, as safetensors or of `torch.save`; e.g. LAION's
             `sac+logos+ava1-l14-linearMSE.pth` or `sa_0_4_vit_l_14_linear.pth`. It is read weights-only.
         min_score: least score that passes (Table 39: 4.0).
-        batch_size: frames that are embedded at once.
+        batch_size: frames that are embedded at once on a GPU.
         device: `cpu`, `cuda`, ...; the GPU where there is one unless given.
 
     Raises:
@@ -58,7 +58,7 @@ class Aesthetics(BatchedStage):
 
     def answer(self, shown: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[float]:
         """Aesthetic scores."""
-        return self._predictor.score(shown)
+        return self._predictor.score(shown, batch=self.batch)
 
     def judge(self, clip: Clip, answer: float) -> Clip:
         """Compare the score with the least."""
