@@ -8,8 +8,9 @@ import pytest
 from moviegen_core.errors import UsageError
 from moviegen_core.prompts import parse
 from moviegen_data.curation import Clip, Media
-from moviegen_data.curation.captioner import Captioner, Said, filled, tidy
+from moviegen_data.curation.captioner import Captioner, Said, tidy
 from moviegen_data.curation.pipeline import build_stages
+from moviegen_data.curation.prompted import filled
 from moviegen_data.curation.stages.captions import SidecarCaptions, TemplateCaptions
 from moviegen_data.faults import SampleError
 
@@ -140,12 +141,14 @@ def test_portions_that_leave_clips_out_are_refused():
 
     check(Parrot())
     check(Parrot(portion=(0.7, 1.0)), Parrot(portion=(0.0, 0.7)))
-    check(Parrot(portion=(0.0, 0.7)), Parrot(portion=(0.5, 1.0)))
+    check(Parrot(portion=(0.0, 0.7)), Parrot(portion=(0.5, 1.0), keep_existing=True))
     for captioners, told in (
         ([Parrot(portion=(0.0, 0.7))], "from 0.7 to 1 would have no caption"),
         ([Parrot(portion=(0.3, 1.0))], "from 0 to 0.3 would have no caption"),
         ([Parrot(portion=(0.0, 0.5)), Parrot(portion=(0.6, 1.0))], "from 0.5 to 0.6 would have no caption"),
         ([Parrot(portion=(0.0, 0.7)), Parrot(portion=(0.7, 1.0), seed=1)], "seeds differ"),
+        ([Parrot(portion=(0.0, 0.7)), Parrot(portion=(0.6, 1.0))], "write over"),
+        ([SidecarCaptions(absent="keep"), Parrot()], "write over"),
         ([SidecarCaptions(absent="keep")], "from 0 to 1 would have no caption"),
     ):
         with pytest.raises(UsageError, match=told):

@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from moviegen_core.errors import require_at_least
-from moviegen_data.curation.captioner import PROMPT, PromptedCaptioner, Said, Shown
+from moviegen_data.curation.captioner import Said
 from moviegen_data.curation.endpoint import ChatEndpoint, EndpointError, NoAnswer
+from moviegen_data.curation.prompted import PROMPT, PromptedCaptioner, Shown
 from moviegen_data.curation.stage import Resources
 from moviegen_data.faults import SampleError
 

@@ -8,9 +8,10 @@ import torch
 
 from moviegen_core.errors import require_at_least
 from moviegen_core.pretrained import Dtype
-from moviegen_data.curation.captioner import PROMPT, PromptedCaptioner, Said, Shown
+from moviegen_data.curation.captioner import Said
 from moviegen_data.curation.fingerprints import fingerprint_of
 from moviegen_data.curation.pretrained import load_network, load_part
+from moviegen_data.curation.prompted import PROMPT, PromptedCaptioner, Shown
 
 _WANTED = "a folder that `save_pretrained` wrote of an image-text-to-text model, with its weights, processor and tokenizer"
 
