@@ -31,7 +31,7 @@ def require_at_least(least: float, **given: float) -> None:
         UsageError: one is.
     """
     for name, number in given.items():
-        if number < least:
+        if not number >= least:  # NaN is neither
             raise UsageError(f"{name}={number} was given", f"it is at least {least}", f"give a number from {least} on")
 
 

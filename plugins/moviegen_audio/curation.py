@@ -1,5 +1,6 @@
 """What is heard in clips, as a stage of curation: tags, audio types, and whether the sound belongs to the scene (6.2.1, 6.2.2)."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -11,10 +12,13 @@ from moviegen_audio.tagging import AudioTagger
 from moviegen_core.batch import MediaBatch
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation import Clip, ClipStage, Media
-from moviegen_data.curation.looks import stretch
+from moviegen_data.curation.fingerprints import fingerprint_of
+from moviegen_data.curation.looking import stretch
+from moviegen_data.curation.pretrained import pick_device
 from moviegen_data.faults import SampleError
 
 _LIKENESS_PX = 512  # longer side of the frames; the models see less
+_MOST_FRAMES = 256  # bounds the memory of a long video's frames to 1.4 GB
 
 
 class SoundTags(ClipStage):
@@ -31,7 +35,8 @@ class SoundTags(ClipStage):
         keep: categories of diegesis that pass, e.g. `[diegetic, mixed]` (6.2.2); all unless given.
         without: audio types that a clip may not have, e.g. `[voice]` for the cinematic split (6.2.3).
         max_tags: tags that are annotated at most.
-        likeness_fps: frames per second that the model of likeness sees.
+        likeness_fps: frames per second that the model of likeness sees, of a long clip fewer: 256 in all.
+        device: where the tagger runs, `cpu`, `cuda`, ...; the GPU where there is one unless given. The model of likeness runs on the CPU.
 
     Raises:
         UsageError: a number is out of range, or `keep` was given without a model of likeness.
@@ -47,6 +52,7 @@ class SoundTags(ClipStage):
         without: Sequence[AudioType] = (),
         max_tags: int = 10,
         likeness_fps: float = 4.0,
+        device: str | None = None,
     ) -> None:
         require_at_least(1, max_tags=max_tags)
         if not 0.0 <= threshold <= 1.0 or not 0.0 < likeness_fps < float("inf"):
@@ -60,15 +66,20 @@ class SoundTags(ClipStage):
             raise UsageError(f"{unknown[0]!r} was given in `keep` or `without`", known, "give one of them")
         self.pretrained, self.threshold, self.likeness, self.max_tags = pretrained, threshold, likeness, max_tags
         self.keep, self.without = None if keep is None else tuple(keep), tuple(without)
-        self.likeness_fps = likeness_fps
+        self.likeness_fps, self.device = likeness_fps, device
+        self.uses_gpu = device != "cpu"
+
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.pretrained, self.likeness)
 
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Tag one clip."""
-        end_s = clip.end_s if media.kind == "sound" else stretch(clip, media)[1]
-        audio, hz = media.sound(clip.start_s, end_s)
+        audio, hz = media.sound(clip.start_s, clip.end_s if media.kind == "sound" else stretch(clip, media)[1])
         if not audio.shape[1]:
             raise SampleError("no sound", "the track ends before the clip begins")
-        (tags,) = self._tagger.tag(audio[None], hz)
+        (tags,) = self._tagger.tag(audio[None].to(pick_device(self.device, stage="SoundTags")), hz)
+        if not all(map(math.isfinite, tags.values())):
+            raise SampleError("cannot be tagged", "the classifier gives no numbers")
         likeliest = sorted(tags, key=lambda label: (-tags[label], label))[: self.max_tags]
         clip = clip.annotated(audio_tags={label: round(tags[label], 4) for label in likeliest if tags[label] >= self.threshold})
         types = audio_types(tags, threshold=self.threshold)
@@ -81,12 +92,13 @@ class SoundTags(ClipStage):
 
     def _placed(self, clip: Clip, media: Media, types: frozenset[AudioType], audio: torch.Tensor, hz: int) -> Clip:
         start_s, end_s = stretch(clip, media)
-        count = max(1, round((end_s - start_s) * self.likeness_fps))
+        count = min(_MOST_FRAMES, max(1, round((end_s - start_s) * self.likeness_fps)))
         stills = media.stills(start_s, end_s, count=count, max_side=_LIKENESS_PX)
-        video = torch.from_numpy(stills).movedim(-1, 0).float()[None] / 127.5 - 1.0
-        fps = torch.tensor([count / (end_s - start_s) if end_s > start_s else 1.0])
-        batch = MediaBatch(keys=[clip.key], captions=[clip.caption], video=video, fps=fps)
+        video = torch.tensor(stills).movedim(-1, 0).float()[None] / 127.5 - 1.0
+        batch = MediaBatch(keys=[clip.key], captions=[clip.caption], video=video, fps=torch.tensor([count / (end_s - start_s)]))
         likeness = float(self._scorer.score(audio[None], hz, batch)[0])
+        if not math.isfinite(likeness):
+            raise SampleError("cannot be compared", "the likeness of sound and video is no number")
         found = diegesis(types, likeness)
         clip = clip.scored(audio_video_likeness=likeness).annotated(diegesis=found)
         if self.keep is None or found in self.keep:

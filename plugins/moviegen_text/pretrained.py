@@ -1,80 +1,19 @@
-"""Text encoders of the transformers library: found, loaded and kept frozen."""
+"""Text encoders of the transformers library: kept frozen, and outside of the model that uses them."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.parallel.turns import in_turns
+from moviegen_core.pretrained import Dtype, load_pretrained
+from moviegen_core.pretrained import load_frozen as load_encoder
 
 if TYPE_CHECKING:
     from moviegen_core.parallel.plan import ParallelPlan
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-def load_pretrained(loader: Callable[..., Any], path: str, *, what: str, **options: Any) -> Any:
-    """Call a `from_pretrained`; with a local folder nothing reaches for the network.
-
-    Args:
-        loader: the `from_pretrained` of a transformers class.
-        path: a folder, or a name on the Hugging Face hub.
-        what: what is loaded, for the error.
-        options: passed on.
-
-    Raises:
-        UsageError: there is no such model, it is of another kind, a file is damaged, or a package is missing.
-    """
-    folder = Path(path).expanduser()
-    if path.startswith((".", "/", "~")) and not folder.is_dir():
-        parent = next(parent for parent in folder.absolute().parents if parent.is_dir())
-        models = [child.parent.name for child in parent.glob("*/config.json")]
-        raise UsageError(
-            f"the folder {path} was given for {what}",
-            f"there is no such folder; in {parent} {what_exists(folder.name, models, noun='model')}",
-            f"give a folder with config.json, weights and tokenizer, e.g. from `hf download google/byt5-small --local-dir {path}`",
-        )
-    local = folder.is_dir()
-    try:
-        return loader(str(folder) if local else path, local_files_only=local, **options)
-    except ImportError as error:
-        raise UsageError(
-            f"the model {path} was given for {what}",
-            f"reading it needs a package that is not installed ({_first_line(error)})",
-            "run `pip install sentencepiece protobuf`, or save its tokenizer once as tokenizer.json: "
-            "transformers.AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        exists = f"the folder holds {_listing(folder)}" if local else "it is no local folder, and the hub did not give it"
-        raise UsageError(
-            f"the model {path} was given for {what}",
-            f"{exists} ({_first_line(error)})",
-            "give a folder that `save_pretrained` wrote, with config.json, model.safetensors and the tokenizer's files, "
-            "or the name of such a model on the hub",
-        ) from error
-
-
-def load_encoder(loader: Callable[..., Any], path: str, *, what: str, dtype: Dtype, **options: Any) -> nn.Module:
-    """Load a network and make sure that all of its weights came from the files.
-
-    Raises:
-        UsageError: as `load_pretrained`, and where a weight is missing.
-    """
-    # A model may be built on the meta device, or while Lightning validates; its frozen encoder holds real, ordinary tensors all the same.
-    with torch.inference_mode(False), torch.device("cpu"):
-        network, report = load_pretrained(loader, path, what=what, dtype=getattr(torch, dtype), output_loading_info=True, **options)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise UsageError(
-            f"the model {path} was given for {what}",
-            f"its files lack {len(missing)} weights of {type(network).__name__}, e.g. '{missing[0]}'",
-            "give a model of this kind; they would start at random otherwise",
-        )
-    return network.eval().requires_grad_(False)
+__all__ = ["Dtype", "FrozenEncoder", "load_encoder", "load_pretrained"]
 
 
 class FrozenEncoder:
@@ -120,12 +59,3 @@ class FrozenEncoder:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_load": self._load, "_network": None, "plan": None}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(child.name for child in folder.iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"

@@ -1,11 +1,13 @@
 """The stage that tags sounds, on a tiny random classifier and a likeness whose cosine is known."""
 
+import math
 import pickle
 
 import pytest
 import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
+from moviegen_audio import curation
 from moviegen_audio.curation import SoundTags
 from moviegen_audio.tagging import AudioTagger
 from moviegen_core.errors import UsageError
@@ -43,6 +45,7 @@ class Known:
         self.cosine, self.tags = cosine, tags
 
     def tag(self, audio, audio_hz):
+        self.device = audio.device
         return [self.tags]
 
     def score(self, audio, audio_hz, batch):
@@ -113,3 +116,32 @@ def test_settings_are_checked():
 
 def test_the_stage_is_offered():
     assert [plugin.name for _, plugin in plugin_host().curation_stages["SoundTags"]] == ["audio"]
+
+
+def test_no_numbers_are_no_answer(film):
+    for known in (Known(Dog=math.nan, Speech=0.4), Known(math.nan, Dog=0.9)):
+        with pytest.raises(SampleError, match="no number"):
+            stage_with(known).apply(CLIP, film)
+
+
+def test_the_tagger_runs_where_it_is_told(film):
+    known = Known(Dog=0.9)
+    stage_with(known, device="cpu").apply(CLIP, film)
+    assert known.device.type == "cpu"
+    for device in ("cuda:99", "gpu"):
+        with pytest.raises(UsageError, match="SoundTags"):
+            stage_with(known, device=device).apply(CLIP, film)
+
+
+def test_frames_of_long_clips_are_bounded(film, monkeypatch):
+    monkeypatch.setattr(curation, "_MOST_FRAMES", 5)
+    seen = []
+    known = Known(Dog=0.9)
+    known.score = lambda audio, hz, batch: seen.append((batch.video.shape[2], float(batch.fps))) or torch.tensor([0.3])
+    stage_with(known).apply(CLIP, film)
+    assert seen == [(5, 2.5)]
+
+
+def test_what_was_loaded_stays_behind_on_the_way_to_a_worker(film):
+    stage = stage_with(Known(Dog=0.9))
+    assert "_tagger" in vars(stage) and set(vars(pickle.loads(pickle.dumps(stage)))) == set(vars(SoundTags(pretrained="none")))

@@ -2,20 +2,22 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from moviegen_core.errors import UsageError
 from moviegen_core.weights.reading import load_state_dict
+from moviegen_data.curation.pretrained import at_a_time, in_equal_batches, load_network, load_part
 
 # What CLIP's images are normalised by where the folder does not say.
+_STAGE = "Aesthetics"
+_WANTED = "a folder of a CLIP model such as openai/clip-vit-large-patch14 (the stage ClassicalQuality needs none)"
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -25,26 +27,34 @@ class AestheticPredictor:
     Args:
         clip_path: folder of a CLIP model.
         head_path: file of the head's linear layers.
-        device: where it runs; a GPU where there is one unless given.
+        device: where it runs; the GPU where there is one unless given.
 
     Raises:
         UsageError: a path is absent, a file is damaged, or the head does not fit the model.
     """
 
     def __init__(self, *, clip_path: str, head_path: str, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.tower = _tower(clip_path).to(self.device)
+        self.tower = _tower(clip_path, device)
         self.layers = head_layers(head_path, width=self.tower.config.projection_dim)
         self.mean, self.std = _statistics(Path(clip_path).expanduser())
 
     @torch.inference_mode()
-    def score(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[float]:
-        """Aesthetic scores, about 1 to 10."""
-        images = torch.stack([self.prepare(picture) for picture in pictures]).to(self.device)
-        values = F.normalize(self.tower(pixel_values=images).image_embeds.float(), dim=-1).cpu()
+    def score(self, pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]], *, batch: int = 1) -> list[float]:
+        """Aesthetic scores, about 1 to 10.
+
+        Args:
+            pictures: in RGB, of any sizes.
+            batch: how many are embedded at once on a GPU.
+        """
+        images = torch.stack([self.prepare(picture) for picture in pictures])
+        size = at_a_time(batch, self.tower.device)
+        values = in_equal_batches(lambda rows: self.tower(pixel_values=rows).image_embeds, images, size=size, device=self.tower.device)
+        return [self._head(value) for value in F.normalize(values, dim=-1)]
+
+    def _head(self, value: Float[Tensor, " e"]) -> float:
         for weight, bias in self.layers:
-            values = F.linear(values, weight, bias)
-        return values[:, 0].tolist()
+            value = F.linear(value, weight, bias)
+        return float(value)
 
     def prepare(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 p p"]:
         """An image as CLIP knows it: the shorter side resized (bicubic), the middle cut out, normalised."""
@@ -92,35 +102,25 @@ def head_layers(path: str, *, width: int) -> list[tuple[Tensor, Tensor | None]]:
     return [(weight, None if bias is None else bias.float()) for weight, bias in layers]
 
 
-def _tower(path: str) -> nn.Module:
+def _tower(path: str, device: str | None) -> nn.Module:
     from transformers import AutoConfig, CLIPVisionModelWithProjection
 
-    folder = Path(path).expanduser()
-    if not (folder / "config.json").is_file():
-        raise UsageError(
-            f"the folder {path} was given for the CLIP model of aesthetic scores",
-            "it holds no config.json" if folder.is_dir() else "there is no such folder",
-            "run `hf download openai/clip-vit-large-patch14 --local-dir FOLDER` and give the folder, or take the stage ClassicalQuality",
-        )
-    try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-        vision = getattr(config, "vision_config", config)
-        vision.projection_dim = config.projection_dim  # of a whole model, its own
-        network, report = CLIPVisionModelWithProjection.from_pretrained(
-            str(folder), config=vision, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UsageError(f"the CLIP model {path} was given", f"it cannot be read ({first})", "copy or download it again") from error
-    if missing := sorted(report["missing_keys"]):
-        raise UsageError(f"the CLIP model {path} was given", f"its files lack {missing[0]!r} and so on", "give a whole CLIP model")
-    return network.eval().requires_grad_(False)
+    config = load_part(AutoConfig.from_pretrained, path, stage=_STAGE, wanted=_WANTED)
+    vision = getattr(config, "vision_config", config)
+    if not hasattr(config, "projection_dim") or not hasattr(vision, "image_size"):
+        raise UsageError(f"the model {path} was given for {_STAGE}", f"it is of the kind {config.model_type}", f"give {_WANTED}")
+    vision.projection_dim = config.projection_dim  # of a whole model, its own
+    settings = {"dtype": "float32", "device": device, "config": vision}
+    return load_network(CLIPVisionModelWithProjection.from_pretrained, path, stage=_STAGE, wanted=_WANTED, **settings)
 
 
 def _statistics(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
     file = folder / "preprocessor_config.json"
-    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return told.get("image_mean", _MEAN), told.get("image_std", _STD)
+    try:
+        told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return told.get("image_mean", _MEAN), told.get("image_std", _STD)
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"the model {folder} was given for {_STAGE}", f"{file.name} is no json ({error})", f"give {_WANTED}") from error
 
 
 def _layer_number(name: str) -> tuple[int, ...]:

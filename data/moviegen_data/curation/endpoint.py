@@ -15,12 +15,17 @@ from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.faults import SampleError
 
 _AGAIN = (408, 409, 425, 429)  # beside all from 500 on
-_SETTINGS = (401, 403, 404, 405)  # beside all redirections: no clip would fare better
+_QUESTION = (400, 415, 422, 451)  # about what was asked; of all others below 500, redirections too, no question would fare better
+_TOO_LARGE = 413
 _MAX_BYTES = 4 * 2**20  # of an answer
 
 
 class EndpointError(UsageError):
     """The endpoint gives no answer, whatever is asked."""
+
+
+class NoAnswer(EndpointError):
+    """The endpoint gave no answer to one question; the next may fare better."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class ChatEndpoint:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"the url {url!r} was given", "endpoints begin with http:// or https://", "give e.g. http://localhost:8000/v1")
         require_at_least(0, retries=retries, backoff_s=backoff_s, max_wait_s=max_wait_s)
-        if timeout_s <= 0 or (requests_per_minute is not None and requests_per_minute <= 0):
+        if not timeout_s > 0 or (requests_per_minute is not None and not requests_per_minute > 0):
             given = f"timeout_s={timeout_s}, requests_per_minute={requests_per_minute} were given"
             raise UsageError(given, "both are above 0", "correct them")
         self.url, self.key_variable, self.timeout_s, self.retries = url.rstrip("/"), key_variable, timeout_s, retries
@@ -81,8 +86,9 @@ class ChatEndpoint:
         """The answer to a request of the chat form.
 
         Raises:
-            EndpointError: there was none after all tries, or the settings are refused.
-            SampleError: this one question is refused.
+            NoAnswer: there was none after all tries, or the question takes more bytes than the endpoint does.
+            EndpointError: whatever is asked would be refused, e.g. for want of a key.
+            SampleError: this question is refused, for what it asks or for how.
         """
         body, key = json.dumps(question).encode(), self._key()
         failure = ""
@@ -98,7 +104,7 @@ class ChatEndpoint:
                     break
                 if attempt < self.retries:
                     self._hold(wait_s, everybody=error.is_crowded)
-        raise EndpointError(
+        raise NoAnswer(
             f"the endpoint {self.url} was asked {attempt + 1} times", f"it gave no answer ({failure})", "look at its log, then go on"
         )
 
@@ -109,7 +115,7 @@ class ChatEndpoint:
             with self._opener.open(request, timeout=self.timeout_s) as response:
                 content = response.read(_MAX_BYTES)
         except urllib.error.HTTPError as error:
-            raise self._refusal(error, key) from None
+            raise self._refusal(error, key, len(body)) from None
         except (OSError, http.client.HTTPException) as error:  # no connection, a hang, an answer that breaks off
             raise _Failure(f"{type(error).__name__}: {error}") from None
         try:
@@ -120,7 +126,7 @@ class ChatEndpoint:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _Failure(f"an answer that is none: {content[:80]!r} ({type(error).__name__})") from None
 
-    def _refusal(self, error: urllib.error.HTTPError, key: str) -> Exception:
+    def _refusal(self, error: urllib.error.HTTPError, key: str, num_bytes: int) -> Exception:
         with error:
             try:
                 said = error.read(2000).decode(errors="replace")
@@ -129,10 +135,13 @@ class ChatEndpoint:
         said = " ".join((said.replace(key, "***") if key else said).split())[:200]
         if error.code in _AGAIN or error.code >= 500:
             return _Failure(f"status {error.code}: {said}", wait_s=_retry_after(error), is_crowded=error.code == 429)
-        if error.code in _SETTINGS or error.code < 400:
-            advice = "correct url, model or key_variable"
-            return EndpointError(f"the endpoint {self.url} was asked", f"it refuses (status {error.code}: {said})", advice)
-        return SampleError("refused by the endpoint", f"status {error.code}: {said}")
+        given, told = f"the endpoint {self.url} was asked", f"status {error.code}: {said}"
+        if error.code == _TOO_LARGE:
+            advice = "have it take more, or ask with a smaller max_side or fewer num_frames"
+            return NoAnswer(given, f"{num_bytes:,} bytes are more than it takes ({told})", advice)
+        if error.code in _QUESTION:
+            return SampleError("refused by the endpoint", told)
+        return EndpointError(given, f"it refuses ({told})", "correct url, model or key_variable")
 
     def _key(self) -> str:
         if self.key_variable is None:

@@ -10,8 +10,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from moviegen_core.errors import UsageError
+from moviegen_data.curation.fingerprints import fingerprint_of
+from moviegen_data.curation.lazy import Lazy
+from moviegen_data.curation.optional import optional
 
-_SIDE_PX = 640  # longer side at which faces are looked for
+_SIDE_PX = 640  # what a detector is made with; each picture then sets its own
 _SURE = 0.7  # from where on YuNet's faces count; 0.6 to 0.9 are usual
 # A tree of the cascade that finds fewest faces where there are none, of those that OpenCV 4 carries.
 _CASCADE = "haarcascade_frontalface_alt2.xml"
@@ -33,7 +36,7 @@ class Face:
     raw: np.ndarray
 
 
-class FaceModel(ABC):
+class FaceModel(Lazy, ABC):
     """Finds faces, and where it has a recogniser says how alike two of them are; the base class of your own."""
 
     recognizes = False
@@ -46,6 +49,10 @@ class FaceModel(ABC):
         """Who it is, as a vector; cosines of vectors tell whether it is the same person."""
         raise NotImplementedError
 
+    def fingerprint(self) -> str:
+        """What the answers depend on besides the arguments, see `Stage.fingerprint`."""
+        return ""
+
 
 class YuNetFaces(FaceModel):
     """OpenCV's YuNet detector, and its SFace recogniser, from ONNX files.
@@ -53,10 +60,15 @@ class YuNetFaces(FaceModel):
     Args:
         detector_path: `face_detection_yunet_2023mar.onnx` of OpenCV's model zoo, or another version of it.
         recognizer_path: `face_recognition_sface_2021dec.onnx`, or another version of it; nobody is recognised unless given.
-        min_score: how sure the detector must be, 0 to 1.
+        min_score: how sure the detector must be, above 0 and at most 1.
+
+    Raises:
+        UsageError: `min_score` is out of its range; on first use: a file is absent or damaged.
     """
 
     def __init__(self, *, detector_path: str, recognizer_path: str | None = None, min_score: float = _SURE) -> None:
+        if not 0.0 < min_score <= 1.0:
+            raise UsageError(f"min_score={min_score} was given to YuNetFaces", "it is above 0 and at most 1", "give e.g. 0.7")
         self.detector_path, self.recognizer_path, self.min_score = detector_path, recognizer_path, min_score
         self.recognizes = recognizer_path is not None
 
@@ -75,15 +87,15 @@ class YuNetFaces(FaceModel):
 
     @cached_property
     def _detector(self) -> Any:
-        cv2 = _opencv()
+        cv2 = optional("cv2", what="finding faces")
         return _loaded(cv2.FaceDetectorYN.create, self.detector_path, "face detector (YuNet)", "", (_SIDE_PX, _SIDE_PX), self.min_score)
 
     @cached_property
     def _recognizer(self) -> Any:
-        return _loaded(_opencv().FaceRecognizerSF.create, self.recognizer_path, "face recogniser (SFace)", "")
+        return _loaded(optional("cv2", what="finding faces").FaceRecognizerSF.create, self.recognizer_path, "face recogniser (SFace)", "")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_detector", "_recognizer")}
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.detector_path, self.recognizer_path)
 
 
 class CascadeFaces(FaceModel):
@@ -91,7 +103,7 @@ class CascadeFaces(FaceModel):
 
     def find(self, picture: UInt8[np.ndarray, "h w 3"]) -> list[Face]:
         """The faces of a picture in RGB, the largest first."""
-        cv2 = _opencv()
+        cv2 = optional("cv2", what="finding faces")
         grey = cv2.equalizeHist(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
         least = max(20, int(min(grey.shape) * _LEAST_FACE))
         boxes, _, weights = self._cascade.detectMultiScale3(grey, 1.1, 3, 0, (least, least), (0, 0), True)
@@ -99,7 +111,7 @@ class CascadeFaces(FaceModel):
 
     @cached_property
     def _cascade(self) -> Any:
-        cv2 = _opencv()
+        cv2 = optional("cv2", what="finding faces")
         path = Path(getattr(getattr(cv2, "data", None), "haarcascades", "")) / _CASCADE
         if not hasattr(cv2, "CascadeClassifier") or not path.is_file():
             raise UsageError(
@@ -110,9 +122,6 @@ class CascadeFaces(FaceModel):
             )
         return cv2.CascadeClassifier(str(path))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
 
 def _largest_first(picture: np.ndarray, found: list[tuple[Any, float, np.ndarray]]) -> list[Face]:
     height, width = picture.shape[:2]
@@ -120,19 +129,7 @@ def _largest_first(picture: np.ndarray, found: list[tuple[Any, float, np.ndarray
     for (left, top, wide, high), score, raw in found:
         shares = (left / width, top / height, wide / width, high / height)
         faces.append(Face(tuple(round(float(share), 4) for share in shares), score, raw))
-    return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise UsageError(
-            "faces are to be found in pictures",
-            f"OpenCV is not installed, or lacks something ({error})",
-            "run `pip install 'moviegen[curation]'`, or leave the stage out",
-        ) from error
-    return cv2
+    return sorted(faces, key=lambda face: (-face.box[2] * face.box[3], face.box))  # threads may find equal ones in any order
 
 
 def _loaded(create: Any, path: str, what: str, *arguments: Any) -> Any:

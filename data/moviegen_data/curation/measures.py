@@ -68,11 +68,12 @@ class Measures:
             end_s: where it ends; the medium's end unless given.
 
         Raises:
-            ValueError: the stretch lies outside.
+            SampleError: the stretch lies outside, or is empty.
         """
         stop_s = self.end_s if end_s is None else min(end_s, self.end_s)
         if not self.start_s - _EPSILON_S <= start_s < stop_s:
-            raise ValueError(f"{start_s} s to {end_s} s was given; frames are from {self.start_s} s to {self.end_s} s; ask within")
+            told = f"{start_s:g} s to {stop_s:g} s, of frames from {self.start_s:g} s to {self.end_s:g} s"
+            raise SampleError("no such stretch", told)
         first = max(0, int(np.searchsorted(self.times_s, start_s + _EPSILON_S, "right")) - 1)
         rows = slice(first, max(first + 1, int(np.searchsorted(self.times_s, stop_s - _EPSILON_S, "left"))))
         cut = {field.name: getattr(self, field.name)[rows] for field in fields(self) if isinstance(getattr(self, field.name), np.ndarray)}

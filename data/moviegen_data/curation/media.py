@@ -19,9 +19,13 @@ from moviegen_data.video import VideoDecoder, VideoInfo
 if TYPE_CHECKING:
     from moviegen_data.curation.measures import Measures
 
+_HELD_BYTES = 256 << 20
+
 
 class Media:
     """A file that clips are stretches of: a video, a picture or a sound. What is asked for twice is decoded once.
+
+    Pictures are shared by all who ask alike, and so cannot be written to; of them 256 MB are held at most.
 
     Args:
         path: the file.
@@ -75,6 +79,18 @@ class Media:
         """
         return AudioDecoder().probe(self.path)
 
+    @cached_property
+    def sound_s(self) -> float:
+        """Seconds of the sound, by its header or else by decoding it.
+
+        Raises:
+            SampleError: there is none, or it cannot be decoded.
+        """
+        if self.audio_info.duration_s is not None:
+            return self.audio_info.duration_s
+        sound, hz = self.sound()
+        return sound.shape[1] / hz
+
     def stills(self, start_s: float, end_s: float, *, count: int = 1, max_side: int | None = None) -> UInt8[np.ndarray, "n h w 3"]:
         """Pictures in RGB, upright, from the middles of `count` equal parts of a stretch; a picture gives itself.
 
@@ -88,10 +104,15 @@ class Media:
             SampleError: they cannot be decoded.
         """
         times = tuple(start_s + (end_s - start_s) * (number + 0.5) / count for number in range(count))
-        name = (times, max_side)
-        if name not in self._stills:
-            self._stills = {name: self._read(times, max_side)}  # the last ones are enough: stages that follow each other ask alike
-        return self._stills[name]
+        name = (times if self.kind == "video" else (), max_side)
+        pictures = self._stills.pop(name, None)
+        if pictures is None:
+            pictures = self._read(times, max_side)
+            pictures.flags.writeable = False  # whoever asks next is given the same ones
+        self._stills[name] = pictures
+        while len(self._stills) > 1 and sum(held.nbytes for held in self._stills.values()) > _HELD_BYTES:
+            del self._stills[next(iter(self._stills))]  # what was asked for longest ago
+        return pictures
 
     def sound(
         self, start_s: float = 0.0, end_s: float | None = None, *, audio_hz: int | None = None, channels: int | None = None

@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
-from moviegen_core.errors import UsageError
+from moviegen_data.curation.optional import optional
 
 CONTENT_SIDE_PX = 256  # PySceneDetect's own working size
 CELLS = 16
@@ -51,7 +51,7 @@ class ContentMeter:
     """
 
     def __init__(self) -> None:
-        self._cv2, self._reformatter, self._before = _opencv(), VideoReformatter(), None
+        self._cv2, self._reformatter, self._before = optional("cv2", what="measuring a video"), VideoReformatter(), None
 
     def __call__(self, frame: VideoFrame) -> tuple[float, float, UInt8[np.ndarray, "h w"]]:
         """Mean change of hue, saturation and value (0 to 255; 0 at first), mean luma (0 to 255), and the luma of 16 cells a side."""
@@ -177,11 +177,3 @@ def _even(length: float) -> int:
 def _cells(width: int, height: int) -> tuple[int, int]:
     scale = CELLS / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise UsageError("a video is to be measured", "OpenCV is not installed", "pip install 'moviegen[curation]'") from error
-    return cv2

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from moviegen_core.errors import UsageError
+from moviegen_data.curation.lazy import Lazy
+from moviegen_data.curation.optional import optional
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Word:
         return self.detection * self.recognition
 
 
-class WordReader:
+class WordReader(Lazy):
     """Detects and recognises words; the models are loaded at the first picture.
 
     The package's own call gives the recogniser's score alone, so its parts are called here one after another: the detector's network and
@@ -75,21 +77,11 @@ class WordReader:
         kept = [(detector.filter_tag_det_res(boxes[index : index + 1], size), score) for index, score in enumerate(scores)]
         return [(box[0], score) for box, score in kept if len(box)]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"num_threads": self.num_threads}  # networks of onnxruntime cannot be sent to workers
-
     @cached_property
     def _engine(self) -> Any:
-        try:
-            from rapidocr_onnxruntime import RapidOCR
-        except ImportError as error:
-            raise UsageError(
-                "words are to be found in pictures",
-                f"rapidocr-onnxruntime is not installed, or lacks something ({error})",
-                "run `pip install 'moviegen[curation]'`, or leave the stage out",
-            ) from error
+        library = optional("rapidocr_onnxruntime", what="reading words in pictures")
         cores = os.cpu_count() or 1
         if not 1 <= self.num_threads <= cores:  # the package would take all cores, and say nothing
             raise UsageError(f"num_threads={self.num_threads} was given", f"this machine has {cores} cores", f"give 1 to {cores}")
         # Small pictures are read as they are; enlarged, they cost tenfold, and words are seen in every texture.
-        return RapidOCR(det_limit_type="max", intra_op_num_threads=self.num_threads, inter_op_num_threads=1)
+        return library.RapidOCR(det_limit_type="max", intra_op_num_threads=self.num_threads, inter_op_num_threads=1)

@@ -11,7 +11,7 @@ def optional(module: str, *, what: str) -> Any:
 
     Args:
         module: its name in Python, e.g. `faiss`.
-        what: what needs it, for the error.
+        what: what needs it, for the error, e.g. `comparing vectors`.
 
     Raises:
         UsageError: it is not installed.
@@ -19,6 +19,5 @@ def optional(module: str, *, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(
-            f"{what} was asked for", f"it needs `{module}`, which cannot be imported ({error})", "run `pip install 'moviegen[curation]'`"
-        ) from error
+        exists = f"it needs `{module}`, which cannot be imported ({error})"
+        raise UsageError(f"{what} was asked for", exists, "run `pip install 'moviegen[curation]'`, or leave the stage out") from error

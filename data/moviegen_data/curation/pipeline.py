@@ -68,6 +68,8 @@ def build_stages(config: Mapping[str, Any]) -> list[Named]:
     stages = [_named(name, entry) for name, entry in config.items() if entry is not None]
     if not stages:
         raise UsageError("no stage was given", "curation is made of stages", "give `stages: {name: {class_path: ..., init_args: ...}}`")
+    for named in stages:
+        named.stage.check_among([each.stage for each in stages])
     return stages
 
 

@@ -4,18 +4,18 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from safetensors import SafetensorError
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from moviegen_core.errors import UsageError, what_exists
+from moviegen_core.pretrained import Dtype, load_frozen, load_pretrained
 from moviegen_data.faults import SampleError
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+__all__ = ["Dtype", "at_a_time", "in_equal_batches", "load_network", "load_part", "load_torchscript", "mean_direction", "pick_device"]
 
 
 def pick_device(device: str | None, *, stage: str) -> torch.device:
@@ -24,87 +24,98 @@ def pick_device(device: str | None, *, stage: str) -> torch.device:
     Raises:
         UsageError: there is no such device.
     """
-    has_gpu = torch.cuda.is_available()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
-        wanted = torch.device(device or ("cuda" if has_gpu else "cpu"))
+        wanted = torch.device(device or ("cuda" if count else "cpu"))
     except RuntimeError as error:
         raise UsageError(f"device={device!r} was given for {stage}", "devices are cpu, cuda, cuda:1, ...", "correct it") from error
-    if wanted.type == "cuda" and not has_gpu:
-        raise UsageError(f"device={device!r} was given for {stage}", "torch sees no GPU here", "give device cpu, or leave it out")
+    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+        raise UsageError(f"device={device!r} was given for {stage}", f"torch sees {count} GPUs here", "give another one, or leave it out")
     return wanted
 
 
-def require_path(path: str, *, stage: str, what: str) -> Path:
-    """The path, where there is something.
-
-    Args:
-        path: file or folder.
-        stage: what asks, for the error.
-        what: what should be there, for the error.
-
-    Raises:
-        UsageError: there is nothing.
-    """
-    place = Path(path).expanduser()
-    if not place.exists():
-        parent = next(parent for parent in place.absolute().parents if parent.is_dir())
-        near = what_exists(place.name, [child.name for child in parent.iterdir()], noun="entry")
-        raise UsageError(f"the path {path} was given for {stage}", f"there is nothing; in {parent} {near}", f"give {what}")
-    return place
-
-
-def load_pretrained(loader: Callable[..., Any], path: str, *, stage: str, what: str, **options: Any) -> Any:
-    """Call a `from_pretrained` of transformers on a local folder.
+def load_part(loader: Callable[..., Any], path: str, *, stage: str, wanted: str) -> Any:
+    """Call a `from_pretrained` of transformers that is none of a network on a local folder.
 
     Args:
         loader: the `from_pretrained`.
         path: the folder.
         stage: what asks, for the error.
-        what: what should be there, for the error.
-        options: passed on.
+        wanted: what should be there, for the error.
 
     Raises:
         UsageError: there is no such folder, it holds something else, or it is damaged.
     """
-    folder = require_path(path, stage=stage, what=what)
-    try:
-        return loader(str(folder), local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError) as error:
-        holds = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) if folder.is_dir() else "it is a file"
-        raise UsageError(f"the path {path} was given for {stage}", f"it holds {holds} ({_reason(error)})", f"give {what}") from error
+    return load_pretrained(loader, path, what=stage, wanted=wanted, hub=False, trust_remote_code=False)
 
 
-def load_network(loader: Callable[..., Any], path: str, *, stage: str, what: str, dtype: Dtype, device: str | None) -> nn.Module:
+def load_network(
+    loader: Callable[..., Any], path: str, *, stage: str, wanted: str, dtype: Dtype, device: str | None, **options: Any
+) -> nn.Module:
     """Load a network from safetensors, all of whose weights came from the files.
 
+    Args:
+        loader: the `from_pretrained`.
+        path: the folder.
+        stage: what asks, for the error.
+        wanted: what should be there, for the error.
+        dtype: precision of the network.
+        device: where it runs; see `pick_device`.
+        options: passed on.
+
     Raises:
-        UsageError: as `load_pretrained`, or a weight is missing.
+        UsageError: as `load_part`, or a weight is missing.
     """
     place = pick_device(device, stage=stage)
-    options = {"dtype": getattr(torch, dtype), "output_loading_info": True, "use_safetensors": True}
-    network, report = load_pretrained(loader, path, stage=stage, what=what, **options)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        exists = f"its files lack {len(missing)} weights of {type(network).__name__}, e.g. {missing[0]!r}; they would start at random"
-        raise UsageError(f"the path {path} was given for {stage}", exists, f"give {what}")
-    return network.eval().requires_grad_(False).to(place)
+    options |= {"use_safetensors": True, "trust_remote_code": False}
+    return load_frozen(loader, path, what=stage, dtype=dtype, wanted=wanted, hub=False, **options).to(place)
 
 
-def load_torchscript(path: str, *, stage: str, what: str, device: str | None) -> nn.Module:
+def load_torchscript(path: str, *, stage: str, wanted: str, device: str | None) -> nn.Module:
     """Load a TorchScript file: a graph of torch's own operators and its weights, no Python code.
 
     Raises:
         UsageError: there is no such file, or it is no TorchScript.
     """
     place = pick_device(device, stage=stage)
-    file = require_path(path, stage=stage, what=what)
+    file = Path(path).expanduser()
+    if not file.exists():
+        parent = next(parent for parent in file.absolute().parents if parent.is_dir())
+        near = what_exists(file.name, [child.name for child in parent.iterdir()], noun="entry")
+        raise UsageError(f"the path {path} was given for {stage}", f"there is nothing; in {parent} {near}", f"give {wanted}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
             network = torch.jit.load(str(file), map_location=place)
     except (RuntimeError, ValueError, OSError) as error:
-        raise UsageError(f"the file {path} was given for {stage}", f"it is no TorchScript ({_reason(error)})", f"give {what}") from error
+        first = re.sub(r"\s+", " ", str(error).strip())[:200] or type(error).__name__
+        raise UsageError(f"the file {path} was given for {stage}", f"it is no TorchScript ({first})", f"give {wanted}") from error
     return network.eval()
+
+
+def in_equal_batches(
+    network: Callable[[Tensor], Tensor], rows: Shaped[Tensor, "n ..."], *, size: int, device: torch.device
+) -> Float[Tensor, "n d"]:
+    """Pass rows through a network, always as many at a time, so that a row's answer is the same to the bit whoever it is asked with.
+
+    Matrices of other sizes are summed up in another order.
+
+    Args:
+        network: of each row it makes one.
+        rows: what it takes.
+        size: rows at a time; the last batch is filled up with zeros.
+        device: where it runs.
+    """
+    made = []
+    for part in rows.split(size):
+        full = torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])])
+        made.append(network(full.to(device))[: len(part)].float().cpu())
+    return torch.cat(made)
+
+
+def at_a_time(count: int, device: torch.device) -> int:
+    """How many rows to pass at a time; one on a CPU, where more are no faster and a batch that is not full would cost as much."""
+    return 1 if device.type == "cpu" else count
 
 
 def mean_direction(embeddings: Float[Tensor, "n d"]) -> Float[np.ndarray, "d"]:
@@ -118,8 +129,3 @@ def mean_direction(embeddings: Float[Tensor, "n d"]) -> Float[np.ndarray, "d"]:
     if not bool(torch.isfinite(length)) or float(length) < 1e-6:
         raise SampleError("cannot be embedded", f"the mean of its frames' embeddings has the length {float(length):g}")
     return (mean / length).numpy()
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"\s+", " ", lines[0])[:200] if lines else type(error).__name__

@@ -18,6 +18,7 @@ from typing import Any
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.lazy import Lazy
 from moviegen_data.curation.media import Media
 
 
@@ -48,7 +49,7 @@ class Resources:
             raise UsageError(f"{self} was given", "shares are numbers from 0 on, workers whole numbers from 1 on", "correct them")
 
 
-class Stage:
+class Stage(Lazy):
     """What both kinds of stages have in common."""
 
     resources: Resources = Resources()  # unless the configuration says otherwise
@@ -57,6 +58,21 @@ class Stage:
     def fingerprint(self) -> str:
         """What the answers depend on besides the arguments, e.g. size and time of a file that one names; another one has all done again."""
         return ""
+
+    @property
+    def beside(self) -> str | None:
+        """Ending of files that lie beside media and that the answers depend on, e.g. `.txt`; a changed one has its part done again."""
+        return None
+
+    def check_among(self, stages: Sequence["Stage"]) -> None:
+        """Refuse a configuration that it does not fit into; called before anything runs.
+
+        Args:
+            stages: all stages in their order, this one among them.
+
+        Raises:
+            UsageError: it does not fit.
+        """
 
 
 class ClipStage(Stage, ABC):

@@ -15,6 +15,7 @@ from moviegen_core.errors import UsageError
 from moviegen_core.files import safe_name, write_bytes
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.engine import Operator, Part, Tally
+from moviegen_data.curation.fingerprints import fingerprint_beside
 from moviegen_data.curation.pipeline import Named, Step, alive
 from moviegen_data.curation.running import ClipRun
 from moviegen_data.curation.tries import KILLED, Tries
@@ -64,10 +65,16 @@ class Work:
             before: what it begins with.
         """
         names = before.contents()
+        for suffix in sorted({named.stage.beside for named in step.stages if named.stage.beside}):
+            names = tuple(_hash(name, self._beside(before, number, suffix)) for number, name in enumerate(names))
         if step.compares:  # each part depends on all
             everything = _hash(*names)
             names = tuple(_hash(everything, name) for name in names)
         return Results(self.folder / f"step-{step.number:02d}-{step.digest}", names, before.origins)
+
+    def _beside(self, results: "Results", number: int, suffix: str) -> str:
+        """What changes with the files beside a part's media."""
+        return fingerprint_beside(sorted({self.root / clip.source for clip in results.read(number)}), suffix)
 
     def forget_others(self, keep: Sequence["Results"], shards: Path) -> None:
         """Remove results of other media or settings.

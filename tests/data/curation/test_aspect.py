@@ -1,13 +1,16 @@
 """The mix of shapes: the fewest are dropped, always the same ones."""
 
 import itertools
+import math
 import pickle
 import random
 
 import pytest
 
 from moviegen_core.errors import UsageError
+from moviegen_core.presets import compose
 from moviegen_data.curation import Clip
+from moviegen_data.curation.stages import aspect
 from moviegen_data.curation.stages.aspect import AspectMix, quotas_of
 
 SIZES = {"landscape": (1280, 720), "portrait": (720, 1280), "square": (800, 800)}
@@ -116,3 +119,32 @@ def test_sounds_have_no_shape_and_pass():
     films = [Clip(f"k{number}", "k.mp4", facts={"width": 16, "height": 9}) for number in range(3)]
     made = AspectMix(only="portrait", absent="keep").apply([*films, sound])
     assert made[-1].drop is None and [clip.key for clip in made] == ["k0", "k1", "k2", "s"]
+
+
+def test_the_search_begins_where_it_may_end():
+    """Against a search from all clips on, in sets where most of one shape go."""
+    for landscape, portrait, tolerance in ((1000, 7, 0.0), (3, 500, 0.05), (40, 60, 0.45), (100, 100, 0.0)):
+        counts, mix = {"landscape": landscape, "portrait": portrait}, {"landscape": 0.8, "portrait": 0.2}
+        found = quotas_of(counts, mix, tolerance)
+        larger = (
+            total
+            for total in range(sum(found.values()) + 1, landscape + portrait + 1)
+            if all(math.ceil((mix[shape] - tolerance) * total - 0.5 - 1e-9) <= counts[shape] for shape in mix)
+            and sum(min(counts[shape], math.floor((mix[shape] + tolerance) * total + 0.5 + 1e-9)) for shape in mix) >= total
+        )
+        assert sum(found.values()) > 0 and next(larger, None) is None
+
+
+def test_millions_of_clips_take_no_longer_than_a_few(monkeypatch):
+    searched = []
+    monkeypatch.setattr(aspect, "range", lambda *span: searched.append(range(*span)) or searched[-1], raising=False)
+    assert quotas_of({"landscape": 10**9, "portrait": 10**6}, {"landscape": 0.6, "portrait": 0.4}, 0.0)["portrait"] == 10**6
+    assert searched[0].start < 2_600_000
+
+
+@pytest.mark.parametrize("name", ["low_res", "high_res", "sft"])
+def test_presets_mix_shapes_behind_what_else_drops_clips(name):
+    stages = list(compose([f"curation/{name}", "curation/models"])["stages"])
+    assert stages[stages.index("aspect") + 1 :] == ["camera", "captions"]
+    # One decoding serves these; a stage with a model between them runs elsewhere, and would have it done twice.
+    assert stages[stages.index("scenes") :][:4] == ["scenes", "static", "motion", "jitter"]

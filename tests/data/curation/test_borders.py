@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from moviegen_core.errors import UsageError
 from moviegen_core.media.video import write_video
 from moviegen_data.curation import Clip, Media
-from moviegen_data.curation.looks import looks
+from moviegen_data.curation.looking import looks
 from moviegen_data.curation.stages.borders import Borders, Sides, blurred_borders, plain_borders
 from moviegen_data.faults import SampleError
 

@@ -8,7 +8,9 @@ import pytest
 from moviegen_core.errors import UsageError
 from moviegen_core.prompts import parse
 from moviegen_data.curation import Clip, Media
-from moviegen_data.curation.captioner import Captioner, Said, filled, tidy
+from moviegen_data.curation.captioner import Captioner, Said, tidy
+from moviegen_data.curation.pipeline import build_stages
+from moviegen_data.curation.prompted import filled
 from moviegen_data.curation.stages.captions import SidecarCaptions, TemplateCaptions
 from moviegen_data.faults import SampleError
 
@@ -131,3 +133,51 @@ def test_templates(tmp_path):
     for templates in ([], ["{color"], ["{}"], ["{clip.drop}"], ["{a[0]}"]):
         with pytest.raises(UsageError):
             TemplateCaptions(templates=templates)
+
+
+def test_portions_that_leave_clips_out_are_refused():
+    def check(*captioners):
+        captioners[0].check_among(captioners)
+
+    check(Parrot())
+    check(Parrot(portion=(0.7, 1.0)), Parrot(portion=(0.0, 0.7)))
+    check(Parrot(portion=(0.0, 0.7)), Parrot(portion=(0.5, 1.0), keep_existing=True))
+    for captioners, told in (
+        ([Parrot(portion=(0.0, 0.7))], "from 0.7 to 1 would have no caption"),
+        ([Parrot(portion=(0.3, 1.0))], "from 0 to 0.3 would have no caption"),
+        ([Parrot(portion=(0.0, 0.5)), Parrot(portion=(0.6, 1.0))], "from 0.5 to 0.6 would have no caption"),
+        ([Parrot(portion=(0.0, 0.7)), Parrot(portion=(0.7, 1.0), seed=1)], "seeds differ"),
+        ([Parrot(portion=(0.0, 0.7)), Parrot(portion=(0.6, 1.0))], "write over"),
+        ([SidecarCaptions(absent="keep"), Parrot()], "write over"),
+        ([SidecarCaptions(absent="keep")], "from 0 to 1 would have no caption"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            check(*captioners)
+
+
+def test_a_configuration_whose_captioners_leave_clips_out_is_not_built():
+    entry = {"class_path": "TemplateCaptions", "init_args": {"templates": ["a film"], "portion": [0.0, 0.7]}}
+    with pytest.raises(UsageError, match="no caption"):
+        build_stages({"captions": entry})
+    rest = {**entry, "init_args": {**entry["init_args"], "portion": [0.7, 1.0]}}
+    assert len(build_stages({"captions": entry, "others": rest})) == 2
+
+
+def test_clips_without_a_file_may_be_left_to_a_later_captioner(tmp_path):
+    (tmp_path / "0.txt").write_text("what a person wrote")
+    (tmp_path / "1.txt").write_text(" \n")
+    given = [Clip(key=name, source=f"{name}.mp4") for name in "012"]
+    media = [Media(tmp_path / clip.source) for clip in given]
+    files, model = SidecarCaptions(absent="keep"), Parrot(keep_existing=True)
+    model.check_among([files, model])
+    found = model.apply_batch(files.apply_batch(given, media), media)
+    assert [clip.caption for clip in found] == ["what a person wrote", model.says, model.says]
+
+
+def test_names_in_a_caption_file_may_lead_out_of_its_folder(tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "c.csv").write_text("file,caption\n../media/./a.mp4,a red ball\n")
+    found = SidecarCaptions(source=str(tmp_path / "lists" / "c.csv")).apply(Clip("a", "a.mp4"), Media(tmp_path / "media" / "a.mp4"))
+    assert found.caption == "a red ball"
+    with pytest.raises(UsageError, match="no columns"):
+        SidecarCaptions(column="said")

@@ -48,7 +48,7 @@ def test_frames_are_averaged(clip_model, make_film, tmp_path):
     stage = pickle.loads(pickle.dumps(stage_of(clip_model, num_frames=2)))
     found = stage.apply_batch(clips, media)
     alone = pickle.loads(pickle.dumps(stage)).apply(clips[1], media[1])
-    np.testing.assert_allclose(alone.vectors["concept"], found[1].vectors["concept"], atol=1e-3)
+    np.testing.assert_array_equal(alone.vectors["concept"], found[1].vectors["concept"])  # to the bit
     network, processor = CLIPModel.from_pretrained(clip_model), CLIPImageProcessorPil.from_pretrained(clip_model)
     pixels = processor(list(read_stills(media[0].path, [0.375, 1.125])), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_other_models_are_refused(make_film, tmp_path):
     from transformers import ResNetConfig, ResNetModel
 
     clip, media = Clip(key="a", source="a.mp4"), Media(make_film(tmp_path / "a.mp4"))
-    with pytest.raises(UsageError, match="there is nothing"):
+    with pytest.raises(UsageError, match="no such folder"):
         stage_of(tmp_path / "absent").apply(clip, media)
     ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")).save_pretrained(tmp_path / "model")
     with pytest.raises(UsageError, match="ResNetModel"):

@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation import Clip
+from moviegen_data.curation.stages.aspect import AspectMix
 from moviegen_data.curation.stages.concepts import ConceptResampling, keep_rates, merged
 
 pytest.importorskip("faiss", reason="the extra `curation` is not installed")
@@ -73,6 +74,11 @@ def test_what_is_preserved_stays_and_counts_for_the_size():
     assert {clip.scores["concept_size"] for clip in found} == {400, 100}
 
 
+def test_what_nobody_annotated_cannot_be_preserved():
+    with pytest.raises(UsageError, match="no clip has the annotation 'humans'; there are people"):
+        ConceptResampling(preserve={"humans": True}).apply(blobs(4, annotations=lambda concept, number: {"people": True}))
+
+
 def test_neither_order_nor_a_restart_changes_it():
     clips = blobs(200, 50, 10)
     stage = ConceptResampling(share=0.4)
@@ -106,3 +112,13 @@ def test_few_and_strange_clips():
     for settings in ({"share": 0.0}, {"share": 1.1}, {"merge_cosine": 0.0}, {"num_clusters": 0}):
         with pytest.raises(UsageError):
             ConceptResampling(**settings)
+
+
+def test_the_mix_of_shapes_outlives_resampling():
+    """Both choose by hashes of keys; were they the same ones, the shape that had been thinned would be preferred."""
+    sizes = ((1280, 720), (720, 1280))
+    clips = [clip.described(width=sizes[n % 2][0], height=sizes[n % 2][1]) for n, clip in enumerate(blobs(2000, spread=0.01))]
+    mixed = [clip for clip in AspectMix(mix={"landscape": 0.8, "portrait": 0.2}).apply(clips) if clip.drop is None]
+    left = [clip for clip in ConceptResampling(share=0.4, num_clusters=1).apply(mixed) if clip.drop is None]
+    assert len(left) == 500
+    assert sum(clip.facts["height"] == 1280 for clip in left) / 500 == pytest.approx(0.2, abs=0.05)  # 2.8 standard deviations

@@ -9,14 +9,15 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation import Clip, Media
-from moviegen_data.curation.endpoint import ChatEndpoint, EndpointError
-from moviegen_data.curation.stages.endpoint_captions import EndpointCaptions
-from moviegen_data.faults import SampleError
+from moviegen_data.curation.endpoint import ChatEndpoint, EndpointError, NoAnswer
+from moviegen_data.curation.looking import look
+from moviegen_data.curation.stages.endpoint_captions import EndpointCaptions, data_url
 
 GOOD = (200, {"choices": [{"message": {"content": "a red ball rolls over the floor"}, "finish_reason": "stop"}]})
 
@@ -196,12 +197,38 @@ def test_an_absent_key_is_told_by_name(server, shown, monkeypatch):
     assert not server.asked
 
 
-def test_one_refused_question_drops_one_clip(server, shown):
-    server.script = [(413, {"error": "too large"})]
+def is_grey(question):
+    data = question["messages"][0]["content"][0]["image_url"]["url"].partition(",")[2]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).std() < 1.0
+
+
+@pytest.mark.parametrize("status", [400, 415, 422, 451])
+def test_a_clip_that_is_refused_is_dropped_where_plain_grey_is_not(server, shown, status):
+    server.script = [lambda question: GOOD if is_grey(question) else (status, {"error": "unsafe picture"})]
     found = stage_of(server).apply(*shown())
-    assert found.drop.reason == "refused by the endpoint" and "413" in found.drop.measured
-    with pytest.raises(SampleError):
-        endpoint_of(server).ask({})
+    assert found.drop.reason == "refused by the endpoint" and f"{status}" in found.drop.measured and "unsafe" in found.drop.measured
+    one, other = ([len(asked["messages"][0]["content"]), asked["max_tokens"]] for _, _, asked in server.asked)
+    assert one == other  # as many pictures, so that too many of them are found out
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "drop"])
+def test_what_every_clip_would_meet_ends_the_run(server, shown, on_failure):
+    for answer in ((400, {"error": "no model watcher"}), (401, {}), (402, {}), (404, {}), (418, {})):
+        server.script = [answer]
+        with pytest.raises(EndpointError, match=str(answer[0])) as error:
+            stage_of(server, on_failure=on_failure).apply(*shown())
+        assert not isinstance(error.value, NoAnswer)
+    server.script = [(400, {"error": "at most 1 image"})]
+    with pytest.raises(EndpointError, match="num_frames=2.*plain grey.*at most 1 image"):
+        stage_of(server, on_failure=on_failure).apply(*shown())
+
+
+def test_pictures_of_too_many_bytes_are_told_and_may_be_left_out(server, shown):
+    server.script = [(413, {"error": "too large"})]
+    with pytest.raises(NoAnswer, match="bytes are more than it takes.*smaller max_side"):
+        stage_of(server).apply(*shown())
+    assert len(server.asked) == 1
+    assert stage_of(server, on_failure="drop").apply(*shown()).drop.reason == "no answer from the endpoint"
 
 
 @pytest.mark.parametrize(
@@ -236,10 +263,7 @@ def test_clips_are_asked_for_side_by_side_and_keep_their_captions(server, shown)
     clips, media = zip(*(shown(number) for number in range(3)), strict=True)
     stage = stage_of(server, num_parallel=3, timeout_s=60.0)
     found = stage.apply_batch(list(clips), list(media))
-    sizes = [
-        len(stage._question(clip, medium)["messages"][0]["content"][0]["image_url"]["url"])
-        for clip, medium in zip(clips, media, strict=True)
-    ]
+    sizes = [len(data_url(look(clip, medium, count=2, max_side=512)[0])) for clip, medium in zip(clips, media, strict=True)]
     assert [clip.caption for clip in found] == [f"the picture takes {size} letters" for size in sizes]
 
 
@@ -268,7 +292,7 @@ def test_bad_media_are_not_asked_about(server, tmp_path):
 
 
 def test_settings_are_checked():
-    wrong = {"url": "file:///a", "timeout_s": 0.0, "retries": -1, "requests_per_minute": 0.0, "num_parallel": 0, "prompt": "{x}"}
+    wrong = {"url": "file:///a", "timeout_s": float("nan"), "retries": -1, "requests_per_minute": 0.0, "num_parallel": 0, "prompt": "{x}"}
     for name, value in wrong.items():
         with pytest.raises(UsageError):
             EndpointCaptions(**{"url": "http://localhost:1/v1", "model": "watcher", name: value})

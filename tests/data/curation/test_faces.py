@@ -145,6 +145,28 @@ def test_rows_of_the_detector_become_faces():
     assert "_detector" not in pickle.loads(pickle.dumps(model)).__dict__
 
 
+def test_equal_faces_have_one_order_however_threads_found_them():
+    class Detector:
+        def setInputSize(self, size):  # noqa: N802
+            pass
+
+        def detect(self, image):
+            return 1, self.rows
+
+    rows = np.zeros((3, 15), np.float32)
+    rows[:, :4], rows[:, -1] = [(60, 5, 10, 10), (10, 5, 10, 10), (30, 20, 20, 20)], 0.9
+    model = YuNetFaces(detector_path="yunet.onnx")
+    model.__dict__["_detector"] = Detector()
+    found = []
+    for order in ((0, 1, 2), (1, 0, 2)):
+        model._detector.rows = rows[list(order)]
+        found.append([face.box[0] for face in model.find(np.zeros((50, 100, 3), np.uint8))])
+    assert found == [[0.3, 0.1, 0.6]] * 2
+    for score in (0.0, 1.5, float("nan")):
+        with pytest.raises(UsageError, match="min_score"):
+            YuNetFaces(detector_path="yunet.onnx", min_score=score)
+
+
 def _has_cascade():
     cv2 = pytest.importorskip("cv2", reason="OpenCV comes with the extra `curation`")
     return hasattr(cv2, "CascadeClassifier")

@@ -107,7 +107,7 @@ def test_bad_media_drop_only_themselves(llava, tmp_path, make_film):
 
 def test_models_that_are_not_there_or_incomplete_are_refused(llava, tmp_path, make_film):
     clip, media = Clip(key="a", source="0.mp4"), Media(make_film(tmp_path / "0.mp4"))
-    with pytest.raises(UsageError, match="there is nothing"):
+    with pytest.raises(UsageError, match="no such folder"):
         stage_of(tmp_path / "absent").apply(clip, media)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="save_pretrained"):

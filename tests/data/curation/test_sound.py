@@ -11,6 +11,7 @@ from moviegen_core.errors import UsageError
 from moviegen_core.media.sound import wav_bytes
 from moviegen_core.media.video import write_video
 from moviegen_data.curation import Clip, Media
+from moviegen_data.curation.stages import sound
 from moviegen_data.curation.stages.sound import Sound
 from moviegen_data.faults import SampleError
 
@@ -71,6 +72,33 @@ def test_bad_sounds_and_settings(tmp_path):
     for wrong in ({"max_silence": 1.5}, {"max_silence": float("nan")}, {"min_loudness_lufs": 3.0}):
         with pytest.raises(UsageError, match="share of 0 to 1"):
             Sound(**wrong)
+
+
+def test_what_follows_the_end_of_a_track_is_silent(tmp_path, media_maker):
+    track = {"container": "mp4", "codec": "aac", "frames": media_maker.grey_steps(32), "fps": 8}
+    (tmp_path / "a.mp4").write_bytes(media_maker.encode_sound(tone(1)[None].numpy(), HZ, **track))
+    media = Media(tmp_path / "a.mp4")
+    assert Sound(max_silence=1.0).apply(CLIP, media).scores["silence"] == pytest.approx(0.75, abs=0.03)
+    assert Sound(max_silence=1.0).apply(CLIP.part(0, 0.5, 2.5), media).scores["silence"] == pytest.approx(0.75, abs=0.03)
+    assert Sound(max_silence=1.0).apply(CLIP.part(0, 0.0, 0.9), media).scores["silence"] == 0.0
+    assert Sound().apply(CLIP.part(0, 2.0, 4.0), media).drop.reason == "no sound"
+
+
+@pytest.mark.parametrize("end_s", [None, 9.7])
+def test_long_sounds_are_heard_piece_by_piece(tmp_path, monkeypatch, end_s):
+    audio = torch.cat([tone(4), torch.zeros(2 * HZ), tone(4, level=0.1)])
+    clip, whole = Clip(key="a", source="a", start_s=1.3, end_s=end_s), wav(tmp_path / "a.wav", audio)
+    expected = Sound().apply(clip, whole).scores
+    spans = []
+
+    class Watched(Media):
+        def sound(self, start_s=0.0, end_s=None, **settings):
+            spans.append(end_s - start_s)
+            return super().sound(start_s, end_s, **settings)
+
+    monkeypatch.setattr(sound, "_PIECE_S", 0.7)
+    assert Sound().apply(clip, Watched(whole.path)).scores == pytest.approx(expected, abs=1e-5)
+    assert len(spans) > 10 and max(spans) < 0.71
 
 
 @pytest.mark.media

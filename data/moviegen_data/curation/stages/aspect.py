@@ -16,8 +16,8 @@ _SHAPES: tuple[Shape, ...] = ("landscape", "portrait", "square")
 class AspectMix(SetStage):
     """Drops the fewest clips of the shapes there are too many of until the shapes come in the wanted shares.
 
-    Which ones is decided by their keys and the seed. A square counts as landscape, whose width is at least its height (Table 39), unless
-    the mix names squares.
+    Put it behind the other filters, for what they drop changes the mix. Which clips are dropped is decided by their keys and the seed. A
+    square counts as landscape, whose width is at least its height (Table 39), unless the mix names squares.
 
     Args:
         mix: shares of `landscape`, `portrait` and, where wanted, `square`, that sum to 1; a shape that is not named is dropped. The
@@ -85,7 +85,7 @@ class AspectMix(SetStage):
         return "landscape" if width >= height else "portrait"
 
     def _place(self, key: str) -> tuple[float, str]:
-        return keyed_share(f"{self.seed}/{key}"), key
+        return keyed_share(f"aspect/{self.seed}/{key}"), key  # a draw of its own: no other stage prefers the same clips
 
     def _without_absent(self, counts: Mapping[Shape, int]) -> dict[Shape, int]:
         if any(counts.values()) and self.absent == "error" and len(self.mix) > 1:
@@ -110,7 +110,8 @@ def quotas_of(counts: Mapping[Shape, int], mix: Mapping[Shape, float], tolerance
         mix: wanted shares, which sum to 1.
         tolerance: how far a share may be off.
     """
-    for total in range(sum(counts.values()), 0, -1):
+    bounds = [math.floor((counts[shape] + 0.5) / (share - tolerance)) + 1 for shape, share in mix.items() if share > tolerance]
+    for total in range(min([sum(counts.values()), *bounds]), 0, -1):
         # A total is reached where whole numbers of clips, the nearest to the shares, can fill it.
         least = {shape: math.ceil((share - tolerance) * total - 0.5 - 1e-9) for shape, share in mix.items()}
         most = {shape: min(counts[shape], math.floor((share + tolerance) * total + 0.5 + 1e-9)) for shape, share in mix.items()}

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int16
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.looks import looks
+from moviegen_data.curation.looking import looks
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
 

@@ -10,7 +10,8 @@ from moviegen_core.errors import UsageError, require_at_least, what_exists
 from moviegen_core.prompts import CAMERA_MOTIONS
 from moviegen_data.curation.camera import flow_of, likelihoods, trust
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.looking import stretch_of
+from moviegen_data.curation.lazy import Lazy
+from moviegen_data.curation.looking import stretch
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
 from moviegen_data.curation.tracks import follow
@@ -30,12 +31,16 @@ class CameraPrediction(NamedTuple):
     confidence: float
 
 
-class CameraClassifier(ABC):
+class CameraClassifier(Lazy, ABC):
     """Names camera motions; a model of yours subclasses it. It travels to workers, so it loads nothing in its constructor."""
 
     @abstractmethod
     def predict(self, frames: UInt8[np.ndarray, "f h w 3"], fps: float) -> CameraPrediction:
         """Name the camera motion of evenly spaced pictures, of which `fps` make a second."""
+
+    def fingerprint(self) -> str:
+        """What the answers depend on besides the arguments, see `Stage.fingerprint`."""
+        return ""
 
 
 class GeometricCamera(CameraClassifier):
@@ -90,9 +95,12 @@ class CameraMotion(ClipStage):
         self.min_confidence, self.rate_hz, self.max_s, self.max_side = min_confidence, rate_hz, max_s, max_side
         self.classifier = GeometricCamera() if classifier is None else classifier
 
+    def fingerprint(self) -> str:
+        return self.classifier.fingerprint()
+
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Name its camera motion."""
-        start_s, end_s = stretch_of(clip, media)
+        start_s, end_s = stretch(clip, media)
         spare_s = max(0.0, end_s - start_s - self.max_s) / 2
         start_s, end_s = start_s + spare_s, end_s - spare_s
         fps = min(self.rate_hz, media.info.fps) if media.kind == "video" else self.rate_hz

@@ -1,35 +1,43 @@
 """Captions without a model: from files beside the media, or from what stages found out."""
 
+import os
 import string
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from moviegen_core.errors import UsageError
 from moviegen_core.randomness import keyed_share
 from moviegen_data.captions import caption_records
 from moviegen_data.curation.captioner import Captioner, Said
 from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.fingerprints import fingerprint_of
 from moviegen_data.curation.media import Media
 from moviegen_data.faults import SampleError
+
+_BESIDE = "sidecar"
 
 
 class SidecarCaptions(Captioner):
     """Takes captions that exist: of a whole medium, for each of its clips.
+
+    Where the file is changed, a run that goes on captions all clips anew; where NAME.txt is, those of the medium's part.
 
     Args:
         source: `sidecar` for NAME.txt beside each medium, or a csv, json or jsonl file, whose names are relative to the curated folder or
             to its own.
         column: the column that holds the caption, where it is not called caption, text or prompt.
         annotations: further columns that become annotations of the clips, where they are filled in.
+        absent: what becomes of a clip without a caption: `drop`, or `keep`, which leaves it to a later captioner with `keep_existing`.
         portion: the clips whose turn it is, see `Captioner`.
         keep_existing: leave clips alone that have a caption.
         min_words: words below which a caption says too little.
         seed: of the clips' places.
 
     Raises:
-        UsageError: the portion is not within [0, 1]; on first use: the file is absent, of an unknown kind, or lacks the columns.
+        UsageError: the portion is not within [0, 1], or a column is named for `sidecar`; on first use: the file is absent, of an unknown
+            kind, or lacks the columns.
     """
 
     def __init__(
@@ -38,29 +46,45 @@ class SidecarCaptions(Captioner):
         source: str = "sidecar",
         column: str | None = None,
         annotations: Sequence[str] = ("camera_motion",),
+        absent: Literal["drop", "keep"] = "drop",
         portion: tuple[float, float] = (0.0, 1.0),
         keep_existing: bool = False,
         min_words: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__(portion=portion, keep_existing=keep_existing, min_words=min_words, seed=seed)
-        self.source, self.column, self.annotations = source, column, tuple(annotations)
+        if source == _BESIDE and column is not None:
+            raise UsageError(f"column={column!r} was given to SidecarCaptions", "NAME.txt has no columns", "name a csv, json or jsonl file")
+        self.source, self.column, self.annotations, self.absent = source, column, tuple(annotations), absent
 
-    def say(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Said | SampleError]:
+    @property
+    def leaves_some(self) -> bool:
+        return self.absent == "keep"
+
+    def fingerprint(self) -> str:
+        return "" if self.source == _BESIDE else fingerprint_of(self.source)
+
+    @property
+    def beside(self) -> str | None:
+        return ".txt" if self.source == _BESIDE else None
+
+    def say(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Said | SampleError | None]:
         """What the files say."""
-        records = [self._record(clip, medium) for clip, medium in zip(clips, media, strict=True)]
-        return [SampleError("no caption", f"none in {self.source}") if record is None else self._said(record) for record in records]
+        return [self._said(self._record(clip, medium)) for clip, medium in zip(clips, media, strict=True)]
 
-    def _said(self, record: Mapping[str, Any]) -> Said:
+    def _said(self, record: Mapping[str, Any] | None) -> Said | SampleError | None:
+        if self.absent == "keep" and (record is None or not record["caption"].strip()):
+            return None
+        if record is None:
+            return SampleError("no caption", f"none in {self.source}")
         return Said(record["caption"], annotations={name: record[name] for name in self.annotations if name in record})
 
     def _record(self, clip: Clip, media: Media) -> Mapping[str, Any] | None:
-        if self.source == "sidecar":
+        if self.source == _BESIDE:
             sidecar = media.path.with_suffix(".txt")
             return {"caption": sidecar.read_text(encoding="utf-8-sig", errors="replace")} if sidecar.is_file() else None
         own = media.path.resolve()
-        beside = Path(self.source).expanduser().resolve().parent
-        names = [clip.source, str(own), *([str(own.relative_to(beside))] if own.is_relative_to(beside) else [])]
+        names = [clip.source, str(own), os.path.relpath(own, Path(self.source).expanduser().resolve().parent)]
         return next((self._file[name] for name in names if name in self._file), None)
 
     @cached_property
@@ -69,10 +93,7 @@ class SidecarCaptions(Captioner):
         if not path.is_file():
             advice = "give a csv, json or jsonl file, or `sidecar` for NAME.txt beside each medium"
             raise UsageError(f"the captions {self.source!r} were given to SidecarCaptions", "there is no such file", advice)
-        return {name.removeprefix("./"): record for name, record in caption_records(path, column=self.column)}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_file"}
+        return {os.path.normpath(name): record for name, record in caption_records(path, column=self.column)}
 
 
 class TemplateCaptions(Captioner):

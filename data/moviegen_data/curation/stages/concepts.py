@@ -35,7 +35,7 @@ class ConceptResampling(SetStage):
         seed: of the clusters and of the choice.
 
     Raises:
-        UsageError: a share is out of its range.
+        UsageError: a share is out of its range; on use: no clip has an annotation that is to be preserved.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class ConceptResampling(SetStage):
         """Drop clips of large clusters."""
         if not clips:
             return clips
+        self._require_annotations(clips)
         ranked = sorted(clips, key=lambda clip: clip.key)
         vectors = unit_vectors(ranked, self.vector, stage="ConceptResampling", maker="ConceptEmbedding")
         concepts = merged(*clusters(vectors, self._count(len(ranked)), self.seed), self.merge_cosine)
@@ -67,7 +68,7 @@ class ConceptResampling(SetStage):
         quotas = self._quotas(sizes, np.bincount(concepts[is_free], minlength=len(sizes)))
         verdicts = {}
         places: dict[int, int] = {}
-        order = sorted(range(len(ranked)), key=lambda number: (keyed_share(f"{self.seed}/{ranked[number].key}"), number))
+        order = sorted(range(len(ranked)), key=lambda number: (keyed_share(f"concept/{self.seed}/{ranked[number].key}"), number))
         for number in order:
             clip, concept = ranked[number], int(concepts[number])
             clip = clip.annotated(concept=concept).scored(concept_size=float(sizes[concept]))
@@ -78,6 +79,12 @@ class ConceptResampling(SetStage):
                     clip = clip.dropped("frequent concept", measured=f"one of {sizes[concept]}", wanted=wanted)
             verdicts[clip.key] = clip
         return [verdicts[clip.key] for clip in clips]
+
+    def _require_annotations(self, clips: Sequence[Clip]) -> None:
+        known = {name for clip in clips for name in clip.annotations}
+        for name in sorted(set(self.preserve) - known):
+            exists = f"no clip has the annotation {name!r}; there are {', '.join(sorted(known)) or 'none'}"
+            raise UsageError(f"preserve={self.preserve} was given to ConceptResampling", exists, "put the stage that annotates it before")
 
     def _count(self, num_clips: int) -> int:
         return min(num_clips, round(4 * num_clips**0.5) if self.num_clusters is None else self.num_clusters)

@@ -1,7 +1,7 @@
 """What a clip looks like to a copy-detection network (3.2.1)."""
 
-from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,17 +10,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from moviegen_core.errors import UsageError, require_at_least
-from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.looking import look
-from moviegen_data.curation.media import Media
-from moviegen_data.curation.pretrained import Dtype, load_network, load_torchscript, mean_direction, require_path
-from moviegen_data.curation.stage import ClipStage
+from moviegen_core.pretrained import Dtype
+from moviegen_data.curation.embedding import Embedding
+from moviegen_data.curation.pretrained import load_network, load_torchscript
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which copy-detection networks are trained with
-_MODEL = "a TorchScript file of a copy-detection network (e.g. SSCD's sscd_disc_mixup.torchscript.pt), or a folder of an image model"
+_WANTED = "a TorchScript file of a copy-detection network (e.g. SSCD's sscd_disc_mixup.torchscript.pt), or a folder of an image model"
 
 
-class CopyEmbedding(ClipStage):
+class CopyEmbedding(Embedding):
     """Embeds a clip by a copy-detection network: the mean of its frames' embeddings (3.2.1; Pizzi et al., 2022).
 
     Args:
@@ -28,65 +26,58 @@ class CopyEmbedding(ClipStage):
             an image model that `save_pretrained` wrote, whose pooled output is taken (safetensors only).
         num_frames: frames looked at, evenly spread over the clip.
         size_px: rows and columns that frames are resized to.
-        batch: clips embedded at a time.
+        batch: clips embedded at a time on a GPU.
         device: `cpu`, `cuda`, ...; the GPU where there is one unless given.
         dtype: precision of a model of a folder; a TorchScript file has its own.
 
     Raises:
-        UsageError: a number is below 1.
+        UsageError: a number is below 1; on first use: the path holds no such model, or a TorchScript file is given with another `dtype`.
     """
+
+    vector = "copy_embedding"
 
     def __init__(
         self, *, path: str, num_frames: int = 4, size_px: int = 320, batch: int = 8, device: str | None = None, dtype: Dtype = "float32"
     ) -> None:
-        require_at_least(1, num_frames=num_frames, size_px=size_px, batch=batch)
-        self.path, self.num_frames, self.size_px, self.batch = path, num_frames, size_px, batch
-        self.device, self.dtype = device, dtype
+        super().__init__(path=path, num_frames=num_frames, batch=batch, device=device, dtype=dtype)
+        require_at_least(1, size_px=size_px)
+        self.size_px = size_px
 
     @property
-    def batch_size(self) -> int:
-        return self.batch
+    def max_side(self) -> int:
+        return 2 * self.size_px
 
-    def apply(self, clip: Clip, media: Media) -> Clip:
-        """Embed it."""
-        embedded = self.apply_batch([clip], [media])[0]
-        assert isinstance(embedded, Clip)
-        return embedded
+    def prepare(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 s s"]:
+        """Square pictures in ImageNet's normalisation."""
+        return torch.stack([self._square(picture) for picture in pictures])
 
-    @torch.no_grad()
-    def apply_batch(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Clip | Iterable[Clip]]:
-        """Embed several clips in one pass."""
-        pictures = [look(clip, medium, count=self.num_frames, max_side=2 * self.size_px) for clip, medium in zip(clips, media, strict=True)]
-        prepared = torch.stack([self._prepare(picture) for group in pictures for picture in group])
-        embeddings = self._embed(prepared).split([len(group) for group in pictures])
-        return [clip.embedded(copy_embedding=mean_direction(group)) for clip, group in zip(clips, embeddings, strict=True)]
+    def network(self, rows: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
+        """Embeddings of pictures."""
+        tensors = [*self._network.parameters(), *self._network.buffers()]
+        like = next((tensor for tensor in tensors if tensor.is_floating_point()), rows)
+        output = self._network(rows.to(like.dtype))
+        output = getattr(output, "pooler_output", output)
+        embeddings = output.flatten(1) if isinstance(output, Tensor) and output.ndim >= 2 else None
+        if embeddings is None or len(embeddings) != len(rows):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UsageError(
+                f"the model {self.path} was given for CopyEmbedding", f"of {len(rows)} pictures it makes {shape}", f"give {_WANTED}"
+            )
+        return embeddings
 
-    def _prepare(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 s s"]:
+    def _square(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 s s"]:
         resized = Image.fromarray(picture).resize((self.size_px, self.size_px), Image.Resampling.BILINEAR)
         pixels = np.asarray(resized, dtype=np.float32) / 255.0
         return torch.from_numpy((pixels - np.float32(_MEAN)) / np.float32(_STD)).permute(2, 0, 1)
 
-    def _embed(self, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
-        tensors = [*self._network.parameters(), *self._network.buffers()]
-        like = next((tensor for tensor in tensors if tensor.is_floating_point()), pixels)
-        output = self._network(pixels.to(like.device, like.dtype))
-        output = getattr(output, "pooler_output", output)
-        embeddings = output.flatten(1) if isinstance(output, Tensor) and output.ndim >= 2 else None
-        if embeddings is None or len(embeddings) != len(pixels):
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UsageError(
-                f"the model {self.path} was given for CopyEmbedding", f"of {len(pixels)} pictures it makes {shape}", f"give {_MODEL}"
-            )
-        return embeddings.float().cpu()
-
     @cached_property
     def _network(self) -> nn.Module:
-        if not require_path(self.path, stage="CopyEmbedding", what=_MODEL).is_dir():
-            return load_torchscript(self.path, stage="CopyEmbedding", what=_MODEL, device=self.device)
-        from transformers import AutoModel
+        if Path(self.path).expanduser().is_dir():
+            from transformers import AutoModel
 
-        settings = {"dtype": self.dtype, "device": self.device}
-        return load_network(AutoModel.from_pretrained, self.path, stage="CopyEmbedding", what=_MODEL, **settings)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_network"}
+            settings = {"dtype": self.dtype, "device": self.device}
+            return load_network(AutoModel.from_pretrained, self.path, stage="CopyEmbedding", wanted=_WANTED, **settings)
+        if self.dtype != "float32":
+            given = f"dtype={self.dtype!r} was given to CopyEmbedding with {self.path}"
+            raise UsageError(given, "a TorchScript file has its own precision", "leave dtype out")
+        return load_torchscript(self.path, stage="CopyEmbedding", wanted=_WANTED, device=self.device)

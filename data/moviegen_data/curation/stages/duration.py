@@ -31,18 +31,10 @@ class Duration(ClipStage):
             return clip
         duration_s = clip.duration_s
         if not math.isfinite(duration_s):
-            duration_s = (_sound_s(media) if media.kind == "sound" else media.extent[1]) - clip.start_s
+            duration_s = (media.sound_s if media.kind == "sound" else media.extent[1]) - clip.start_s
         wanted = f"{self.min_s:g} s to {self.max_s:g} s" if self.max_s is not None else f"{self.min_s:g} s or more"
         if duration_s < self.min_s:
             return clip.dropped("too short", measured=f"{duration_s:.2f} s", wanted=wanted)
         if self.max_s is not None and duration_s > self.max_s:
             return clip.dropped("too long", measured=f"{duration_s:.2f} s", wanted=wanted)
         return clip
-
-
-def _sound_s(media: Media) -> float:
-    info = media.audio_info
-    if info.duration_s is not None:
-        return info.duration_s
-    sound, hz = media.sound()
-    return sound.shape[1] / hz

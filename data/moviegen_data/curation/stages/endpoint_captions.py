@@ -12,20 +12,22 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from moviegen_core.errors import require_at_least
-from moviegen_data.curation.captioner import PROMPT, Captioner, Said, filled
-from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.endpoint import ChatEndpoint, EndpointError
-from moviegen_data.curation.looking import look
-from moviegen_data.curation.media import Media
+from moviegen_data.curation.captioner import Said
+from moviegen_data.curation.endpoint import ChatEndpoint, EndpointError, NoAnswer
+from moviegen_data.curation.prompted import PROMPT, PromptedCaptioner, Shown
 from moviegen_data.curation.stage import Resources
 from moviegen_data.faults import SampleError
 
 
-class EndpointCaptions(Captioner):
+class EndpointCaptions(PromptedCaptioner):
     """Captions clips by a model that a server runs: any that speaks OpenAI's chat form and takes pictures as data URLs.
 
     Words are asked for at temperature 0; whether the same clip is captioned alike again is the server's matter, so what has been
     captioned is not asked for again by a run that goes on.
+
+    What no clip would fare better with ends the run, and nothing that is done is lost: a wrong address, key or model, or a form of request
+    that the server refuses. Where it refuses a clip (status 400, 415, 422, 451), pictures of plain grey are asked about too: if it takes
+    these, the clip is dropped.
 
     Args:
         url: base address, e.g. `http://localhost:8000/v1`.
@@ -42,8 +44,8 @@ class EndpointCaptions(Captioner):
         backoff_s: seconds before the first further try; each wait is twice the one before.
         max_wait_s: seconds of a single wait at most; an endpoint that asks for more is given up.
         requests_per_minute: requests that each worker begins in a minute at most; no limit unless given.
-        on_failure: what becomes of a clip for which the endpoint gives no answer after all tries: `stop` ends the run, which loses nothing
-            and goes on later; `drop` drops the clip.
+        on_failure: what becomes of a clip for which the endpoint gives no answer after all tries, or whose pictures take more bytes than it
+            does: `stop` ends the run, which loses nothing and goes on later; `drop` drops the clip.
         portion: the clips whose turn it is, see `Captioner`.
         keep_existing: leave clips alone that have a caption.
         min_words: words below which a caption says too little.
@@ -78,12 +80,12 @@ class EndpointCaptions(Captioner):
         min_words: int = 3,
         seed: int = 0,
     ) -> None:
-        super().__init__(portion=portion, keep_existing=keep_existing, min_words=min_words, seed=seed)
-        self.max_tokens = 3 * words if max_tokens is None else max_tokens
-        require_at_least(1, words=words, max_tokens=self.max_tokens, num_frames=num_frames, max_side=max_side, num_parallel=num_parallel)
-        filled(prompt, words=words)
-        self.model, self.prompt, self.words, self.num_frames, self.max_side = model, prompt, words, num_frames, max_side
-        self.num_parallel, self.on_failure = num_parallel, on_failure
+        super().__init__(
+            prompt=prompt, words=words, max_tokens=max_tokens, num_frames=num_frames, max_side=max_side,
+            portion=portion, keep_existing=keep_existing, min_words=min_words, seed=seed,
+        )  # fmt: skip
+        require_at_least(1, num_parallel=num_parallel)
+        self.model, self.num_parallel, self.on_failure = model, num_parallel, on_failure
         self._settings = {
             "url": url, "key_variable": key_variable, "timeout_s": timeout_s, "retries": retries,
             "backoff_s": backoff_s, "max_wait_s": max_wait_s, "requests_per_minute": requests_per_minute,
@@ -98,21 +100,19 @@ class EndpointCaptions(Captioner):
     def batch_size(self) -> int:
         return self.num_parallel
 
-    def say(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Said | SampleError]:
+    def ask(self, shown: Sequence[Shown]) -> Sequence[Said | SampleError]:
         """What the endpoint says."""
-        questions = [self._question(clip, medium) for clip, medium in zip(clips, media, strict=True)]
         endpoint = self._endpoint  # one for all threads, which share its pace
         with ThreadPoolExecutor(self.num_parallel) as pool:
-            return list(pool.map(lambda question: self._ask(endpoint, question), questions))
+            return list(pool.map(lambda one: self._ask(endpoint, one), shown))
 
-    def _ask(self, endpoint: ChatEndpoint, question: dict[str, Any] | SampleError) -> Said | SampleError:
-        if isinstance(question, SampleError):
-            return question
+    def _ask(self, endpoint: ChatEndpoint, shown: Shown) -> Said | SampleError:
         try:
-            answer = endpoint.ask(question)
+            answer = endpoint.ask(self._request(shown))
         except SampleError as error:
+            self._require_of_this_clip(endpoint, shown, error)
             return error
-        except EndpointError as error:
+        except NoAnswer as error:
             if self.on_failure == "stop":
                 raise
             return SampleError("no answer from the endpoint", error.exists)
@@ -120,22 +120,34 @@ class EndpointCaptions(Captioner):
             return SampleError("refused caption", "by the endpoint's filter")
         return Said(answer.text, is_cut=answer.finish == "length")
 
-    def _question(self, clip: Clip, media: Media) -> dict[str, Any] | SampleError:
+    def _require_of_this_clip(self, endpoint: ChatEndpoint, shown: Shown, refusal: SampleError) -> None:
+        """Refuse to go on where as many pictures of plain grey are refused like a clip: it is not the clip then, but the settings.
+
+        Raises:
+            EndpointError: they are.
+        """
+        grey = np.full((len(shown.pictures), max(1, self.max_side * 9 // 16), self.max_side, 3), 128, np.uint8)
         try:
-            pictures = look(clip, media, count=self.num_frames, max_side=self.max_side)
+            endpoint.ask(self._request(Shown(grey, shown.kind)))
+        except NoAnswer:
+            return  # nothing is known
         except SampleError as error:
-            return error
-        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures]
-        content.append({"type": "text", "text": filled(self.prompt, words=self.words, kind=media.kind)})
+            raise EndpointError(
+                f"model={self.model!r}, num_frames={self.num_frames}, max_side={self.max_side}, max_tokens={self.max_tokens} "
+                f"were given for the endpoint {endpoint.url}",
+                f"it refuses pictures of plain grey as it does clips ({error.detail})",
+                "correct what it names; what is done is kept",
+            ) from refusal
+
+    def _request(self, shown: Shown) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in shown.pictures]
+        content.append({"type": "text", "text": self.question(shown.kind)})
         messages = [{"role": "user", "content": content}]
         return {"model": self.model, "messages": messages, "max_tokens": self.max_tokens, "temperature": 0.0, "seed": self.seed}
 
     @cached_property
     def _endpoint(self) -> ChatEndpoint:
         return ChatEndpoint(**self._settings)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_endpoint"}
 
 
 def data_url(picture: UInt8[np.ndarray, "h w 3"]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.face_models import Face, FaceModel
-from moviegen_data.curation.looks import MAX_SIDE, stretch
+from moviegen_data.curation.looking import MAX_SIDE, stretch
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
 
@@ -16,6 +16,8 @@ _MOST_LOOKS = 120  # the longest video of Table 39
 
 class Faces(ClipStage):
     """Keeps clips in which one frame of every second shows exactly one face, and neighbouring ones the same person.
+
+    Of clips of more than two minutes 120 frames are looked at, evenly spread.
 
     Scores: `faces`, the most faces in a frame; `one_face`, the share of frames with exactly one; `face_size`, the median height of these
     faces as a share of the picture's; and `same_person`, the lowest cosine of neighbouring frames' faces, which a single frame and a model
@@ -56,6 +58,9 @@ class Faces(ClipStage):
             raise UsageError(given, "the one is a share above 0, the other a cosine", "give e.g. 1.0 and 0.5")
         self.min_same, self.min_one_face, self.min_face_size = min_same, min_one_face, min_face_size
         self.num_references = num_references
+
+    def fingerprint(self) -> str:
+        return self.faces.fingerprint()
 
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Look at one frame of every second."""

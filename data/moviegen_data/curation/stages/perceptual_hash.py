@@ -34,7 +34,7 @@ class PerceptualHash(ClipStage):
 
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Embed it."""
-        pictures = look(clip, media, count=self.num_frames, max_side=256)
+        pictures = look(clip, media, count=self.num_frames, max_side=512)  # as ClassicalQuality does, and so decoded once for both
         signs = [hash_picture(picture) for picture in pictures]
         # A picture, which gives itself once, is a clip in which nothing moves.
         return clip.embedded(perceptual_hash=np.concatenate(signs * (self.num_frames // len(signs))))

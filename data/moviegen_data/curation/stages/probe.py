@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+import av
 from PIL import Image
 
 from moviegen_core.errors import require_at_least
@@ -124,7 +125,7 @@ def _extent(container: Any, stream: Any, max_frames: int) -> tuple[int, float]:
                 end = max(end, packet.pts + (packet.duration or 0))
             if frames > max_frames:
                 break
-    except (OSError, ValueError) as error:  # libav's errors are kinds of these
+    except av.FFmpegError as error:
         raise SampleError("cannot be read", f"{type(error).__name__} after {frames} packets") from error
     if not frames:
         raise SampleError("cannot be decoded", f"no packet in its {stream.codec_context.name} stream")

@@ -1,6 +1,7 @@
 """How good a clip looks: by the LAION aesthetic predictor (Table 39), or by classical measures, under other names."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -12,15 +13,18 @@ from torch import Tensor
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation.aesthetics import AestheticPredictor
+from moviegen_data.curation.batched import BatchedStage
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.looks import stretch
+from moviegen_data.curation.fingerprints import fingerprint_of
+from moviegen_data.curation.looking import look
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
+from moviegen_data.faults import SampleError
 
 _COMPARED_PX = 512  # longer side at which sharpness and contrast of clips of all sizes are compared
 
 
-class Aesthetics(ClipStage):
+class Aesthetics(BatchedStage):
     """Drops clips whose middle frame has too low an aesthetic score (Table 39), by LAION's predictor on CLIP embeddings.
 
     Score `aesthetic`, about 1 to 10.
@@ -30,34 +34,40 @@ class Aesthetics(ClipStage):
         head_path: file of the head, linear layers one after another, as safetensors or of `torch.save`; e.g. LAION's
             `sac+logos+ava1-l14-linearMSE.pth` or `sa_0_4_vit_l_14_linear.pth`. It is read weights-only.
         min_score: least score that passes (Table 39: 4.0).
-        batch_size: frames that are embedded at once.
-        device: where the model runs, e.g. `cuda`; a GPU where there is one unless given.
+        batch_size: frames that are embedded at once on a GPU.
+        device: `cpu`, `cuda`, ...; the GPU where there is one unless given.
 
     Raises:
-        UsageError: `batch_size` is below 1; at the first clip, a path is absent, or the head does not fit the model.
+        UsageError: `batch_size` is below 1, or `min_score` is no number; at the first clip, a path is absent, or the head does not fit the
+            model.
     """
 
     def __init__(self, *, clip_path: str, head_path: str, min_score: float = 4.0, batch_size: int = 16, device: str | None = None) -> None:
-        require_at_least(1, batch_size=batch_size)
-        self.clip_path, self.head_path, self.min_score, self.device, self._batch_size = clip_path, head_path, min_score, device, batch_size
+        super().__init__(batch=batch_size)
+        if not math.isfinite(min_score):
+            raise UsageError(f"min_score={min_score} was given to Aesthetics", "scores are about 1 to 10", "give e.g. 4.0")
+        self.clip_path, self.head_path, self.min_score, self.device = clip_path, head_path, min_score, device
+        self.uses_gpu = device != "cpu"
 
-    def apply(self, clip: Clip, media: Media) -> Clip:
-        """Score one clip."""
-        return self._judged(clip, self._predictor.score([_middle(clip, media)])[0])
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.clip_path, self.head_path)
 
-    def apply_batch(self, clips: Sequence[Clip], media: Sequence[Media]) -> list[Clip | Iterable[Clip]]:
-        scores = self._predictor.score([_middle(clip, medium) for clip, medium in zip(clips, media, strict=True)])
-        return [self._judged(clip, score) for clip, score in zip(clips, scores, strict=True)]
+    def look(self, clip: Clip, media: Media) -> UInt8[np.ndarray, "h w 3"]:
+        """The middle frame."""
+        return look(clip, media, count=1)[0]
 
-    @property
-    def batch_size(self) -> int:
-        return self._batch_size
+    def answer(self, shown: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[float]:
+        """Aesthetic scores."""
+        return self._predictor.score(shown, batch=self.batch)
 
-    def _judged(self, clip: Clip, score: float) -> Clip:
-        clip = clip.scored(aesthetic=score)
-        if score >= self.min_score:
+    def judge(self, clip: Clip, answer: float) -> Clip:
+        """Compare the score with the least."""
+        if not math.isfinite(answer):
+            raise SampleError("cannot be scored", f"the aesthetic score is {answer}")
+        clip = clip.scored(aesthetic=answer)
+        if answer >= self.min_score:
             return clip
-        return clip.dropped("low aesthetic score", measured=f"{score:.2f}", wanted=f"at least {self.min_score:g}")
+        return clip.dropped("low aesthetic score", measured=f"{answer:.2f}", wanted=f"at least {self.min_score:g}")
 
     @cached_property
     def _predictor(self) -> AestheticPredictor:
@@ -112,7 +122,7 @@ class ClassicalQuality(ClipStage):
 
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Measure one clip."""
-        pictures = media.stills(*stretch(clip, media), count=self.num_frames, max_side=_COMPARED_PX)
+        pictures = look(clip, media, count=self.num_frames, max_side=_COMPARED_PX)
         rows = [measures(picture) for picture in pictures]
         scores = {name: float(np.median([row[name] for row in rows])) for name in self.limits}
         clip = clip.scored(**scores)
@@ -140,7 +150,3 @@ def laplacian(luma: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """Sum of the four neighbours less four times the pixel; the margin repeats."""
     padded = F.pad(luma[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
     return padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4.0 * luma
-
-
-def _middle(clip: Clip, media: Media) -> UInt8[np.ndarray, "h w 3"]:
-    return media.stills(*stretch(clip, media), count=1)[0]

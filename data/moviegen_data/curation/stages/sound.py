@@ -4,18 +4,20 @@ import math
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.looks import stretch
+from moviegen_data.curation.looking import stretch
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
 from moviegen_data.faults import SampleError
 from moviegen_data.loudness import SILENCE_DB, SoundMeter
 
+_PIECE_S = 60.0  # bounds the memory: an hour of stereo has more than a gigabyte
+
 
 class Sound(ClipStage):
     """Measures the sound of clips, and drops silent ones where sound is wanted.
 
-    Fact `has_audio`. Scores, where there is a track: `silence`, the share of the time below -60 dB; `peak`, the highest absolute sample;
-    and `loudness_lufs` (BS.1770-4), which a silent clip lacks.
+    Fact `has_audio`. Scores, where there is a track: `silence`, the share of the time below -60 dB, or of a video behind the track's end;
+    `peak`, the highest absolute sample; and `loudness_lufs` (BS.1770-4), which a silent clip lacks.
 
     Args:
         require: whether clips without a track are dropped, for sets that sound is learnt from.
@@ -39,11 +41,12 @@ class Sound(ClipStage):
         if meter is None:
             clip = clip.described(has_audio=False)
             return clip.dropped("no sound", wanted="a sound track") if self.require else clip
-        clip = clip.described(has_audio=True).scored(silence=meter.silence, peak=meter.peak)
+        silence = _silence(meter, clip, media)
+        clip = clip.described(has_audio=True).scored(silence=silence, peak=meter.peak)
         if heard := math.isfinite(meter.loudness):
             clip = clip.scored(loudness_lufs=meter.loudness)
-        if meter.silence > self.max_silence:
-            return clip.dropped("silent", measured=f"{meter.silence:.0%} below {SILENCE_DB:g} dB", wanted=f"at most {self.max_silence:.0%}")
+        if silence > self.max_silence:
+            return clip.dropped("silent", measured=f"{silence:.0%} below {SILENCE_DB:g} dB", wanted=f"at most {self.max_silence:.0%}")
         if self.min_loudness_lufs is not None and not (heard and meter.loudness >= self.min_loudness_lufs):
             measured = f"{meter.loudness:.1f} LUFS" if heard else "silence"
             return clip.dropped("not loud enough", measured=measured, wanted=f"at least {self.min_loudness_lufs:g} LUFS")
@@ -57,10 +60,21 @@ class Sound(ClipStage):
             if error.cause != "no sound":
                 raise
             return None
-        end_s = clip.end_s if media.kind == "sound" else stretch(clip, media)[1]
-        audio, hz = media.sound(clip.start_s, end_s)
-        if not audio.shape[1]:
-            return None
-        meter = SoundMeter(audio_hz=hz, num_channels=info.num_channels)
-        meter.add(audio.numpy())
-        return meter
+        end_s = clip.end_s if media.kind == "sound" else stretch(clip, media)[1]  # of a sound the header may err
+        meter, begin_s = SoundMeter(audio_hz=info.audio_hz, num_channels=info.num_channels), clip.start_s
+        while end_s is None or begin_s < end_s:
+            piece_s = _PIECE_S if end_s is None else min(_PIECE_S, end_s - begin_s)
+            audio, hz = media.sound(begin_s, begin_s + piece_s)
+            meter.add(audio.numpy())
+            if audio.shape[1] < round(piece_s * hz):  # the track's end
+                break
+            begin_s += piece_s
+        return meter if meter.num_samples else None
+
+
+def _silence(meter: SoundMeter, clip: Clip, media: Media) -> float:
+    """Share of the time that is silent, or of a video behind the end of its track."""
+    heard_s = meter.num_samples / meter.audio_hz
+    start_s, end_s = stretch(clip, media) if media.kind == "video" else (0.0, heard_s)
+    length_s = max(heard_s, end_s - start_s)
+    return (meter.silence * heard_s + length_s - heard_s) / length_s

@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.looks import looks
+from moviegen_data.curation.looking import looks
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.ocr import Word, WordReader
 from moviegen_data.curation.stage import ClipStage
