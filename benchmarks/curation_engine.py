@@ -34,9 +34,11 @@ ENGINES: dict[str, Any] = {
     "Ray, 1 core": lambda: RayEngine(num_cpus=1),
     "Ray, 2 cores": lambda: RayEngine(num_cpus=2),
 }
+GROUNDS = ("stripes", "checker", "gradient")  # plain ones are seen as borders
 STAGES: dict[str, Any] = {
     "duration": {"class_path": "Duration", "init_args": {"min_s": 1, "max_s": 120}},
     "resolution": {"class_path": "Resolution", "init_args": {"min_width": 64, "min_height": 64}},
+    "motion": {"class_path": "Motion", "init_args": {"min_score": 0.0, "min_vector_px": 0.0, "max_vector_px": 1000.0}},
     "scenes": {"class_path": "Scenes", "init_args": {"min_s": 1, "max_s": 16, "min_scene_s": None, "head_s": 0, "max_scenes": 1}},
 }
 
@@ -74,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch) / "clips"
         if not folder.is_dir():
-            write_media_folder(folder, num_clips=args.clips, num_frames=16, height=64, width=64, fps=8.0)
+            write_media_folder(folder, num_clips=args.clips, num_frames=16, height=64, width=64, fps=8.0, grounds=GROUNDS)
         config = Path(scratch) / "config.yaml"
         stages = STAGES | ({} if args.text else {"text": None})
         config.write_text("# Toy films\n" + yaml.safe_dump({"stages": stages}))

@@ -19,6 +19,7 @@ from moviegen_data.curation.tries import KILLED, MOST_DEATHS, Watch
 from moviegen_data.faults import SampleError, logger
 
 FAILED = "the stage failed"
+_OF_THE_MACHINE = (UsageError, MemoryError, ImportError, FileNotFoundError, torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 class ClipRun:
@@ -87,7 +88,7 @@ class ClipRun:
             try:
                 answers = named.stage.apply_batch(batch, media)
                 made |= {clip.key: checked(named, clip, answer) for clip, answer in zip(batch, answers, strict=True)}
-            except (UsageError, MemoryError, ImportError, FileNotFoundError, torch.OutOfMemoryError):
+            except _OF_THE_MACHINE:
                 raise
             except Exception as error:  # noqa: BLE001 - whose fault it was is looked for clip by clip
                 logger.warning("stage %s failed for a batch, clip by clip now: %s: %s", named.name, type(error).__name__, error)
@@ -160,7 +161,7 @@ def applied(named: Named, clip: Clip, media: Media) -> list[Clip]:
         return checked(named, clip, named.stage.apply(clip, media))
     except SampleError as error:
         return [_signed(clip.dropped(error.cause, measured=error.detail), named.name)]
-    except (UsageError, MemoryError, ImportError, FileNotFoundError, torch.OutOfMemoryError):
+    except _OF_THE_MACHINE:
         raise  # the machine's fault, not the medium's: what would be kept of it would be false for ever
     except Exception as error:  # noqa: BLE001 - a stranger's stage and the media's codecs may raise anything
         logger.warning("stage %s failed for %s: %s: %s", named.name, clip.key, type(error).__name__, error)
