@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moviegen_data.faults import Skip
-from moviegen_data.storage import Place, RemotePath, size_of
+from moviegen_data.faults import Skip, SourceError
+from moviegen_data.local_files import open_local
+from moviegen_data.storage import Place, RemotePath, patiently, size_of
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,18 @@ class ShardContents:
 
 
 def scan_shard(path: str | Place) -> ShardContents:
-    """Read a tar's headers. Links, devices and names that leave the folder are refused; a cut tar keeps the samples before the cut."""
-    path = Path(path) if isinstance(path, str) else path
+    """Read a tar's headers. Links, devices and names that leave the folder are refused; a cut tar keeps the samples before the cut.
+
+    Raises:
+        SampleError: the shard is not there, or may not be read.
+        SourceError: the file system or the store fails.
+    """
+    if isinstance(path, RemotePath):
+        return patiently(str(path), lambda: _scan(path))
+    return _scan(Path(path))
+
+
+def _scan(path: Place) -> ShardContents:
     contents = ShardContents()
     size = size_of(path)
 
@@ -48,10 +59,14 @@ def scan_shard(path: str | Place) -> ShardContents:
         contents.problems.append(Skip(str(path), name, cause, detail))
 
     try:
-        with path.open() if isinstance(path, RemotePath) else open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with path.open() if isinstance(path, RemotePath) else open_local(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
+                if member.size < 0:
+                    raise tarfile.ReadError(f"{member.name!r} claims {member.size} bytes")
                 _place(member, size, contents, refuse)
-    except tarfile.ReadError as error:
+    except SourceError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # what tarfile makes of headers that are none
         refuse("(shard)", "the shard cannot be read to its end", f"{error}; {len(contents.keys)} samples before that are kept")
     return contents
 
@@ -82,6 +97,8 @@ def _place(member: tarfile.TarInfo, size: int, contents: ShardContents, refuse) 
         return
     name = member.name
     folders, _, base = name.rpartition("/")
+    if name != name.encode(errors="replace").decode():
+        return refuse(repr(name), "the member's name is no UTF-8")
     if leaves_folder(name):
         return refuse(name, "the member's path leaves its folder")
     if not member.isreg() or member.issparse():

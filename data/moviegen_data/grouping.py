@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moviegen_data.buckets import Bucket, assign
-from moviegen_data.decoding import geometry
+from moviegen_data.buckets import Bucket, assign, why_none
+from moviegen_data.decoding import geometry, has_video
 from moviegen_data.faults import SampleError, Skip
 from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import ShardReader
@@ -22,13 +22,16 @@ def group_by_bucket(reader: ShardReader, buckets: Sequence[Bucket], limits: Medi
     chosen: list[list[int]] = [[] for _ in buckets]
     for number in range(len(reader)):
         try:
-            height, width, duration_s = geometry(reader[number], videos)
+            sample = reader[number]
+            height, width, duration_s = geometry(sample, videos)
+            is_video = has_video(sample)
         except SampleError as error:
             reader.report.add(Skip(*reader.name(number), error.cause, error.detail))
             continue
-        bucket = assign(buckets, height=height, width=width, duration_s=duration_s)
+        bucket = assign(buckets, height=height, width=width, duration_s=duration_s, is_video=is_video)
         if bucket is None:
-            reader.report.add(Skip(*reader.name(number), "no bucket takes it", f"{height}x{width} px, {duration_s} s"))
+            why = why_none(buckets, duration_s=duration_s, is_video=is_video)
+            reader.report.add(Skip(*reader.name(number), "no bucket takes it", f"{why}; {height}x{width} px, {duration_s} s"))
         else:
             chosen[bucket].append(number)
     return [np.asarray(numbers, dtype=np.int64) for numbers in chosen]

@@ -6,6 +6,7 @@ Shapes: b samples, pixels (b, 3, t, h, w), latents (b, c, t, h, w) or (b, c, t),
 import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from moviegen_core.errors import UsageError
 from moviegen_data.batching import collate
 from moviegen_data.buckets import Bucket
 from moviegen_data.decoding import Decoded, SampleDecoder
-from moviegen_data.faults import SampleError, Skip, SkipReport, SourceError
+from moviegen_data.faults import SampleError, Skip, SkipReport, SourceError, logger
+from moviegen_data.limits import MediaLimits
 from moviegen_data.loaded import LoadedBatch
 from moviegen_data.memory import RecycledMemory
+from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchPlan, PlanSampler
 from moviegen_data.reader import ShardReader
 from moviegen_data.rows import LatentRows
@@ -27,7 +30,7 @@ from moviegen_data.storage import stamp_of
 
 _MAX_BAD_IN_A_ROW = 256
 _KEPT_BLOCKS = 8  # of each worker
-_PLAIN = (str, int, float, type(None))
+_TELLING = (str, int, float, type(None), dict, MediaLimits)  # kinds of settings whose text tells all of them
 
 
 class ShardDataset(Dataset[LoadedBatch]):
@@ -110,9 +113,17 @@ class ShardDataset(Dataset[LoadedBatch]):
         for stream, readers, decoder in zip(self.sampler.streams, self.readers, self.decoders, strict=True):
             for bucket, size, parts in zip(stream.buckets, stream.batch_sizes, stream.parts, strict=True):
                 for part in parts:
-                    sample = readers[part.source][int(part.order.take(0, 1)[0])]
-                    largest = max(largest, size * decoder.num_bytes(sample, bucket))
+                    largest = max(largest, size * self._sample_bytes(readers[part.source], part.order, decoder, bucket))
         return largest
+
+    def _sample_bytes(self, reader: ShardReader, order: SampleOrder, decoder: SampleDecoder, bucket: Bucket) -> int:
+        """Bytes of the first sample that can be looked at."""
+        for number in order.take(0, min(order.num_samples, _MAX_BAD_IN_A_ROW)).tolist():
+            try:
+                return decoder.num_bytes(reader[number], bucket)
+            except SampleError:
+                continue
+        return 0
 
     def _stand_in(
         self,
@@ -149,8 +160,10 @@ class ShardDataset(Dataset[LoadedBatch]):
         return decoded
 
     def _check(self, stream: int, source: int, reader: ShardReader) -> None:
+        if (stream, source) in self._has_good:
+            return
         bad = [error for (of_stream, of_source, _), error in self._bad.items() if (of_stream, of_source) == (stream, source)]
-        if (stream, source) not in self._has_good and len(bad) >= min(len(reader), _MAX_BAD_IN_A_ROW):
+        if len(bad) >= min(len(reader), _MAX_BAD_IN_A_ROW):
             raise SourceError(_all_bad(reader, bad))
 
 
@@ -165,13 +178,16 @@ class ShardLoader(DataLoader):
 
     used: Callable[[], float] | None = None
     as_bytes = False
+    _handed_out = 0
+    _epoch: int | None = None  # the one that batches were handed out of last
+    _plan: str | None = None
     _floats: RecycledMemory | None = None  # kept from epoch to epoch
     _blocks: "OrderedDict[int, Tensor] | None" = None  # the workers' memory: what is referred to is not mapped anew for every batch
 
     def __iter__(self) -> Iterator[MediaBatch]:
         sampler: PlanSampler = self.sampler
         handed_out = sampler.first_batch
-        self._handed_out = handed_out
+        self._handed_out, self._epoch = handed_out, sampler.epoch
         iterator = super().__iter__()
         sampler.first_batch = 0
         empty = True
@@ -199,25 +215,39 @@ class ShardLoader(DataLoader):
 
     def identity(self) -> str:
         """SHA-256 over what decides the batches: shards (sizes and times of writing), plans and decoders' settings, but not workers."""
-        digest = hashlib.sha256()
-        for readers, stream, decoder in zip(self.dataset.readers, self.sampler.streams, self.dataset.decoders, strict=True):
+        digest = hashlib.sha256(f"{self.sampler.rank} {self.sampler.identity()}".encode())
+        for readers, decoder in zip(self.dataset.readers, self.dataset.decoders, strict=True):
             shards = [(str(path), stamp_of(path)) for reader in readers for path in reader.paths]
-            settings = {name: value for name, value in vars(decoder).items() if isinstance(value, _PLAIN)}
-            place = (stream.rank, stream.world_size, stream.seed, stream.carry, stream.batch_sizes, list(map(str, stream.buckets)))
-            digest.update(repr((shards, place, sorted(settings.items()), type(decoder).__qualname__)).encode())
+            settings = {name: value for name, value in vars(decoder).items() if isinstance(value, _TELLING)}
+            digest.update(repr((shards, sorted(settings.items()), type(decoder).__qualname__)).encode())
         return digest.hexdigest()
 
-    def state_dict(self) -> dict[str, int]:
-        """Epoch, batches of it that were handed out, and whether those are all that it uses."""
-        handed_out = getattr(self, "_handed_out", 0)
-        whole = handed_out >= min(len(self.sampler), self.used() if self.used else len(self.sampler))
-        return {"epoch": self.sampler.epoch, "num_batches": handed_out, "whole": whole}
+    def plan_identity(self) -> str:
+        """SHA-256 over what decides which samples an epoch's batches hold; wherever the shards lie, and on any rank."""
+        if self._plan is None:
+            shards = [(path.name, count) for some in self.dataset.readers for reader in some for path, count in reader.shards()]
+            self._plan = hashlib.sha256(repr((self.sampler.identity(), shards)).encode()).hexdigest()
+        return self._plan
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def state_dict(self) -> dict[str, int | str]:
+        """Epoch, batches of it that were handed out, whether those are all that it uses, and the plan that they belong to."""
+        handed_out = self._handed_out if self._epoch == self.sampler.epoch else self.sampler.first_batch
+        whole = handed_out >= min(len(self.sampler), self.used() if self.used else len(self.sampler))
+        return {"epoch": self.sampler.epoch, "num_batches": handed_out, "whole": whole, "plan": self.plan_identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration begin after the batches that a state had handed out."""
-        whole = bool(state.get("whole", state["num_batches"] >= len(self.sampler)))
-        self.sampler.set_epoch(state["epoch"] + whole)
-        self.sampler.first_batch = 0 if whole else state["num_batches"]
+        epoch, num_batches = state["epoch"], state["num_batches"]
+        whole = bool(state.get("whole", num_batches >= len(self.sampler)))
+        if state.get("plan") not in (None, self.plan_identity()):
+            whole = whole or num_batches >= len(self.sampler)
+            logger.warning(
+                "the shards, the ranks or the settings of batches are not those of the checkpoint; epoch %d goes on at batch %d of %d of "
+                "another order; some samples may come twice in it and some not at all", epoch, num_batches, len(self.sampler),
+            )  # fmt: skip
+        self.sampler.set_epoch(epoch + whole)
+        self.sampler.first_batch = 0 if whole else num_batches
+        self._epoch = None
 
 
 def _all_bad(reader: ShardReader, errors: Sequence[SampleError], report: str = "") -> str:

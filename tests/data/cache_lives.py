@@ -41,14 +41,20 @@ class Pooling(Autoencoder):
         return {"keys": batch.keys, "captions": batch.captions, "latents": self.encode(batch.video), "metadata": batch.metadata}
 
 
-def cache(shards, output, *, record=None, ranks=1, **settings):
+def cache(shards, output, *, record=None, ranks=1, precision="32-true", batch_size=3, **settings):
     """Encode all of some shards in batches of three into shards of two."""
     warnings.simplefilter("ignore")
-    data = ShardData(urls=shards, num_frames=4, height=16, width=16, fps=8.0, batch_size=3)
+    data = ShardData(urls=shards, num_frames=4, height=16, width=16, fps=8.0, batch_size=batch_size)
     writer = LatentShardWriter(output=output, **{"max_samples": 2, **settings})
     parallel = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}
     trainer = Trainer(
-        accelerator="cpu", callbacks=[writer], logger=False, enable_progress_bar=False, enable_checkpointing=False, **parallel
+        accelerator="cpu",
+        precision=precision,
+        callbacks=[writer],
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        **parallel,
     )
     model = Pooling(record)
     trainer.predict(model, data, return_predictions=False)
