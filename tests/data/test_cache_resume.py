@@ -1,10 +1,12 @@
 """Caches whose making is interrupted, again and again: they go on, and end with the bytes of one that was not."""
 
+import gc
 import json
 import os
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -98,7 +100,6 @@ def cut_at(monkeypatch, number):
         monkeypatch.setattr(os, name, limited(getattr(os, name)))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that nobody was there to close
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_cut_at_every_step(shards, tmp_path, monkeypatch, overwrite):
     """Between any two steps that last: notes, shards, the index, and their names."""
@@ -118,6 +119,9 @@ def test_cut_at_every_step(shards, tmp_path, monkeypatch, overwrite):
                 cache(shards, str(folder), max_samples=10, overwrite=overwrite)
             except PowerCut:
                 cuts += 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
         cache(shards, str(folder), max_samples=10, overwrite=overwrite)
         assert content(folder) == reference, f"cut at step {number}"
         if cuts <= number:
