@@ -12,6 +12,7 @@ import numpy as np
 
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_data.faults import SampleError, SourceError
+from moviegen_data.local_files import told
 from moviegen_data.urls import shown, split_query
 
 # Object stores now and then refuse a request that they answer a second later.
@@ -142,7 +143,10 @@ def list_remote(url: str) -> list[RemotePath]:
 
 def size_of(place: Place) -> int:
     """Bytes of a shard."""
-    return place.size() if isinstance(place, RemotePath) else place.stat().st_size
+    if isinstance(place, RemotePath):
+        return place.size()
+    with told(place):
+        return place.stat().st_size
 
 
 def stamp_of(place: Place) -> str:
@@ -150,7 +154,8 @@ def stamp_of(place: Place) -> str:
     if isinstance(place, RemotePath):
         fs, path = file_system(place.url)
         return str(patiently(str(place), lambda: fs.ukey(path)))
-    found = place.stat()
+    with told(place):
+        found = place.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cache_lives import Pooling, cache
+from cache_lives import Pooling, cache, cache_texts
 
 from moviegen_core.errors import UsageError
 from moviegen_data import latents as latents_module
@@ -27,11 +27,11 @@ def content(folder):
     return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def lives(shards, output, *kill_after, ranks=1):
+def lives(shards, output, *kill_after, ranks=1, kind="latents"):
     """Run lives, killed after so many batches (0 for none); return the exit codes of each."""
     paths = [HERE, HERE.parents[1], HERE.parents[1] / "plugins", HERE.parents[1] / "data"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(HERE / "cache_lives.py"), str(shards), str(output), str(ranks), *map(str, kill_after)]
+    command = [sys.executable, str(HERE / "cache_lives.py"), kind, str(shards), str(output), str(ranks), *map(str, kill_after)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=560, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -42,15 +42,18 @@ def shards(make_shards):
     return str(make_shards(num_samples=23, max_samples=10, num_frames=6))
 
 
+@pytest.mark.parametrize("kind", ["latents", "texts"])
 @pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_again_and_again(shards, tmp_path, num_kills):
-    cache(shards, str(tmp_path / "whole"))
+def test_killed_again_and_again(make_shards, tmp_path, num_kills, kind):
+    num_samples = 1 + 7 * num_kills  # so many that none of the lives comes to the end
+    shards = str(make_shards(num_samples=num_samples, max_samples=10, num_frames=6))
+    {"latents": cache, "texts": cache_texts}[kind](shards, str(tmp_path / "whole"))
     reference = content(tmp_path / "whole")
-    assert len(reference) == 13 and len(ShardReader(str(tmp_path / "whole"))) == 23
+    assert len(reference) == -(-num_samples // 2) + 1 and len(ShardReader(str(tmp_path / "whole"))) == num_samples
     chance = random.Random(num_kills)
     kills = [chance.randint(1, 3) for _ in range(num_kills)]
-    codes = lives(shards, tmp_path / "killed" / "cache", *kills, 0)
-    assert codes[-1] == [0] and [-9] in codes
+    codes = lives(shards, tmp_path / "killed" / "cache", *kills, 0, kind=kind)
+    assert codes == [[-9]] * num_kills + [[0]]
     assert content(tmp_path / "killed/cache") == reference
 
 

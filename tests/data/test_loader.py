@@ -1,7 +1,12 @@
 """Loaders: workers, ranks, going on, prefetching, bad samples."""
 
+import gc
 import json
 import logging
+import multiprocessing
+import os
+import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +14,15 @@ import torch
 from loading import data_of, latent_shards
 
 from moviegen_core.batch import MediaBatch
+from moviegen_data.buckets import Bucket
 from moviegen_data.datamodule import ShardData
 from moviegen_data.faults import SourceError
-from moviegen_data.loader import LoadedBatch
-from moviegen_data.mixing import ImageMix
+from moviegen_data.limits import MediaLimits
+from moviegen_data.loaded import LoadedBatch
+from moviegen_data.mixing import ImageMix, Source
 from moviegen_data.tensors import latent_bytes
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -138,3 +147,150 @@ def test_a_bounded_loader_goes_on_exactly(make_shards):
     again = data_of(folder, **settings).train_dataloader()
     again.load_state_dict(loader.state_dict())
     assert [batch.keys for batch in again] == whole[1:]
+
+
+def test_a_state_is_right_before_the_first_batch_and_between_epochs(make_shards):
+    folder = make_shards(num_samples=10)
+    loader = data_of(folder, batch_size=2).train_dataloader()
+    first = loader.state_dict()
+    assert (first["epoch"], first["num_batches"], first["whole"]) == (0, 0, False)
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    state = loader.state_dict()
+    again = data_of(folder, batch_size=2).train_dataloader()
+    again.load_state_dict(state)
+    assert again.state_dict() == state, "a checkpoint right after resuming loses nothing"
+    list(iterator)
+    loader.sampler.set_epoch(1)
+    between = loader.state_dict()
+    assert (between["epoch"], between["num_batches"], between["whole"]) == (1, 0, False), "the new epoch has given nothing yet"
+
+
+@pytest.mark.parametrize("change", ["batch_size", "shards", "ranks", "seed", "buckets"])
+def test_going_on_in_another_order_is_told(make_shards, caplog, change):
+    folder = make_shards(num_samples=12, max_samples=3)
+    loader = data_of(folder, batch_size=2).train_dataloader()
+    next(iter(loader))
+    state, settings = json.loads(json.dumps(loader.state_dict())), {"batch_size": 2}
+    same = data_of(folder, batch_size=2, num_workers=1, decode_threads=2, prefetch_bytes=1 << 20).train_dataloader()
+    same.load_state_dict(state)
+    assert not caplog.records
+    if change == "shards":
+        (folder / "shard-000003.tar").unlink()
+    settings |= {"batch_size": {"batch_size": 3}, "seed": {"seed": 1}}.get(change, {})
+    data = data_of(folder, **settings)
+    if change == "ranks":
+        data.trainer = SimpleNamespace(
+            strategy=SimpleNamespace(distributed_sampler_kwargs={"rank": 0, "num_replicas": 2}), num_training_batches=float("inf")
+        )
+    if change == "buckets":
+        data = ShardData(urls=str(folder), buckets=[Bucket(num_frames=4, height=16, width=16, fps=8.0, min_s=0.5)], batch_size=2)
+    data.train_dataloader().load_state_dict(state)
+    assert "are not those of the checkpoint; epoch 0 goes on at batch 1 of" in caplog.text
+
+
+def test_every_setting_that_decides_batches_decides_the_identity(make_shards):
+    folder = make_shards(num_samples=6)
+
+    def identity(bucket=None, **settings):
+        shape = {"num_frames": 4, "height": 16, "width": 16, "fps": 8.0}
+        return ShardData(urls=str(folder), buckets=[Bucket(**{**shape, **(bucket or {})})], **settings).predict_dataloader().identity()
+
+    assert identity() == identity(num_workers=3)
+    others = [
+        {"bucket": {"max_s": 20.0}},
+        {"bucket": {"min_s": 0.1}},
+        {"limits": MediaLimits(max_frames=100)},
+        {"batch_size": 3},
+        {"fps_prefix": True},
+    ]
+    assert len({identity(), *(identity(**settings) for settings in others)}) == 6
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_shard_that_vanishes_makes_bad_samples(make_shards, num_workers):
+    folder = make_shards(num_samples=12, max_samples=4)
+    data = data_of(folder, batch_size=2, num_workers=num_workers)
+    loader = data.train_dataloader()
+    (folder / "shard-000001.tar").unlink()
+    batches = list(loader)
+    assert len(batches) == 6 and len({key for batch in batches for key in batch.keys}) == 8
+    assert data.skipped.counts == {"the shard cannot be opened": 4}
+
+
+def test_prefetching_passes_over_samples_that_cannot_be_looked_at(make_shards):
+    folder = make_shards(num_samples=12, max_samples=4)
+    data = data_of(folder, batch_size=2, num_workers=1, prefetch_bytes=1 << 20, shuffle=False)
+    data._reader(str(folder))
+    (folder / "shard-000000.tar").unlink()
+    assert data.train_dataloader().prefetch_factor == 32
+
+
+def test_loaders_made_again_and_again_keep_no_batches(make_shards):
+    data = data_of(make_shards(num_samples=4))
+    made = []
+    for _ in range(5):
+        loader = data.train_dataloader()
+        list(loader)
+        made.append(weakref.ref(loader.dataset))
+    del loader
+    gc.collect()
+    assert not any(reference() for reference in made)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_nothing_is_left_behind(make_shards, num_workers):
+    def state():
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(multiprocessing.active_children())
+
+    folder = make_shards(num_samples=12)
+    loader = data_of(folder, batch_size=2, num_workers=num_workers).train_dataloader()
+    list(loader)
+    before = state()
+    for epoch in range(1, 5):
+        loader.sampler.set_epoch(epoch)
+        list(loader)
+    after = state()
+    assert after[1:] == before[1:] and after[0] <= before[0] + 2, "epochs add nothing"
+    del loader
+    assert state()[1:] == (1, 0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_any_place_resumes_with_any_number_of_workers(make_shards, num_workers, num_ranks):
+    """Two buckets, two sources of different weights, pictures among them, bad samples; cut at every third batch of two epochs."""
+    good, bad = make_shards("a", num_samples=40, max_samples=7, kind="png"), make_shards("b", num_samples=9, kind="png", bad=(1, 4))
+    pictures = str(make_shards("pictures", num_samples=5, kind="png"))
+
+    def loader(rank, workers):
+        data = ShardData(
+            urls=[Source(str(good), 3.0), Source(str(bad), 1.0)], batch_size=2, num_workers=workers,
+            buckets=[Bucket(num_frames=1, height=8, width=8), Bucket(num_frames=1, height=8, width=16)],
+            images=ImageMix(urls=pictures, by="batch", images=1, videos=4),
+        )  # fmt: skip
+        data.trainer = SimpleNamespace(
+            strategy=SimpleNamespace(distributed_sampler_kwargs={"rank": rank, "num_replicas": num_ranks}),
+            num_training_batches=float("inf"),
+        )
+        return data.train_dataloader()
+
+    rank = num_ranks - 1
+    whole, reference = [], loader(rank, 0)
+    for epoch in range(2):
+        reference.sampler.set_epoch(epoch)
+        whole += [batch.keys for batch in reference]
+    length = len(reference)
+    seen, state = [], reference.state_dict() | {"epoch": 0, "num_batches": 0, "whole": False}
+    workers = num_workers
+    while len(seen) < len(whole):
+        resumed = loader(rank, workers)
+        resumed.load_state_dict(state)
+        for number, batch in enumerate(resumed):
+            seen.append(batch.keys)
+            if number == 7:
+                break
+        state = json.loads(json.dumps(resumed.state_dict()))
+        workers = 0 if workers else num_workers  # the number may change on the way
+    assert seen == whole and len(whole) == 2 * length
