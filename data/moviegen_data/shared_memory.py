@@ -12,7 +12,6 @@ from torch import Tensor
 
 _MAX_BLOCKS = 16
 _HEADER = 64  # bytes before the values; the first is 1 while the main process has the block
-_SMALL = 1 << 16
 
 
 class _Block:
@@ -45,21 +44,27 @@ class SharedMemory:
 
     Blocks are made when none is free, so there are as many as batches are on their way or in use. Pages of fresh memory cost more than
     reading a batch of latents; those of a block are made once.
+
+    Args:
+        smallest: bytes from which on a tensor lies in a block; copying fewer is quicker.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, smallest: int = 1 << 16) -> None:
+        self.smallest = smallest
         self._blocks: list[_Block] = []
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """A tensor of any content; in memory of its own where all blocks are in use."""
         num_bytes = math.prod(shape) * dtype.itemsize
+        if num_bytes < max(1, self.smallest):
+            return torch.empty(shape, dtype=dtype)
         free = [block for block in self._blocks if block.is_free]
         fitting = [block for block in free if len(block.values) >= num_bytes]
         if fitting:
             return min(fitting, key=lambda block: len(block.values)).tensor(shape, dtype)
         if free:  # too small for this batch; a larger one serves both
             self._blocks.remove(free[0])
-        if not num_bytes or len(self._blocks) >= _MAX_BLOCKS:
+        if len(self._blocks) >= _MAX_BLOCKS:
             return torch.empty(shape, dtype=dtype)
         self._blocks.append(_Block(num_bytes))
         return self._blocks[-1].tensor(shape, dtype)
@@ -75,7 +80,7 @@ class SharedMemory:
         return None
 
     def __getstate__(self) -> dict:
-        return {"_blocks": []}
+        return {"smallest": self.smallest, "_blocks": []}
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def packed(tensor: Tensor | None, memory: SharedMemory) -> "Tensor | Lent | Copi
     """What to send in place of a tensor."""
     if tensor is None or (lent := memory.lend(tensor)) is not None:
         return None if tensor is None else lent
-    if tensor.nbytes > _SMALL:
+    if tensor.nbytes >= memory.smallest:
         return tensor
     return Copied(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes(), tuple(tensor.shape), tensor.dtype)
 

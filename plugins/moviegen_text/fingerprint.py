@@ -32,12 +32,11 @@ def _folder_of(pretrained: str) -> Path | None:
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
         return folder
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     try:
+        from huggingface_hub import try_to_load_from_cache
+
         found = try_to_load_from_cache(pretrained, "config.json")
-    except HFValidationError:
+    except (ImportError, ValueError):  # no such package, or no such name on the hub
         return None
     return Path(found).parent if isinstance(found, str) else None
 

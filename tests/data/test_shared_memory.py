@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
 def test_a_block_is_free_when_neither_side_refers_to_it():
-    memory = SharedMemory()
+    memory = SharedMemory(smallest=1)
     made = memory.empty(4, 5)
     place = made.data_ptr()
     part = made[1:2]
@@ -41,7 +41,7 @@ def test_a_block_is_free_when_neither_side_refers_to_it():
 
 
 def test_blocks_grow_and_are_bounded():
-    memory = SharedMemory()
+    memory = SharedMemory(smallest=1)
     small = memory.empty(10)
     del small
     large = memory.empty(1000)
@@ -55,11 +55,17 @@ def test_blocks_grow_and_are_bounded():
 @pytest.mark.parametrize("shape", [(), (0, 3), (3, 2), (1000, 100)])
 def test_every_kind_of_tensor_arrives(dtype, shape):
     tensor = (torch.arange(torch.Size(shape).numel()).view(shape) % 2).to(dtype)
-    memory = SharedMemory()
+    memory = SharedMemory(smallest=1)
     lying = memory.empty(*shape, dtype=dtype).copy_(tensor)
     for one in (tensor, lying, tensor.mT.mT if tensor.ndim > 1 else tensor):
         arrived = unpacked(packed(one, memory))
         assert arrived.dtype == dtype and arrived.shape == tensor.shape and torch.equal(arrived, tensor)
+
+
+def test_small_tensors_take_no_block():
+    memory = SharedMemory()
+    held = [memory.empty(100, 100), memory.empty(200, 200)]
+    assert len(memory._blocks) == 1 and memory.lend(held[0]) is None and memory.lend(held[1]) is not None
 
 
 def test_a_batch_arrives_whole():
@@ -80,7 +86,7 @@ def test_a_batch_arrives_whole():
 
 
 def test_few_blocks_serve_many_batches(tmp_path):
-    latents = latent_shards(tmp_path, [(4, 2, 30, 30)] * 24)
+    latents = latent_shards(tmp_path, [(4, 2, 100, 100)] * 24)
     loader = ShardData(urls=str(tmp_path), latents=True, text=True, batch_size=2, num_workers=1, shuffle=False).train_dataloader()
     places = set()
     for epoch in range(3):
@@ -93,7 +99,7 @@ def test_few_blocks_serve_many_batches(tmp_path):
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_batches_that_are_kept_keep_their_values(tmp_path, num_workers):
-    latents = latent_shards(tmp_path, [(4, 2, 30, 30)] * 40)
+    latents = latent_shards(tmp_path, [(4, 2, 100, 100)] * 40)
     kept = list(ShardData(urls=str(tmp_path), latents=True, batch_size=1, shuffle=False, num_workers=num_workers).train_dataloader())
     assert torch.equal(torch.cat([batch.latents for batch in kept]), torch.stack(latents))
 
