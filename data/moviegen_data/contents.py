@@ -1,5 +1,6 @@
 """What a tar holds, by its headers or by the index that its writer left. Nothing is extracted, and no name may leave its folder."""
 
+import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ def indexed_contents(entry: Mapping[str, Any]) -> ShardContents | None:
     """What the index says a shard holds; None where it does not say, or says what cannot be."""
     contents = ShardContents()
     try:
-        for key, parts in entry["members"]:
+        told = entry["members"]
+        for key, parts in json.loads(told) if isinstance(told, str) else told:
             members = {str(kind): Member(int(offset), int(size)) for kind, (offset, size) in parts.items()}
             ends = [member.offset + member.size for member in members.values() if member.offset >= 0 and member.size >= 0]
             if leaves_folder(key) or len(ends) < len(members) or max(ends, default=0) > entry["num_bytes"]:

@@ -221,10 +221,18 @@ def _read_indices(paths: Sequence[Place]) -> dict[Place, dict[str, Any]]:
             continue
         try:
             shards = json.loads(content)["shards"]
-            entries.update({index.parent / str(shard["file"]): shard for shard in shards if _unchanged(index.parent, shard)})
+            entries.update({index.parent / str(shard["file"]): _slim(index, shard) for shard in shards if _unchanged(index.parent, shard)})
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return {path: entries[path] for path in paths if path in entries}
+
+
+def _slim(index: Place, shard: Mapping[str, Any]) -> dict[str, Any]:
+    """An index's entry as it is kept: where parts lie is many objects a sample, of local shards is not needed, and as a text is small."""
+    kept = {name: value for name, value in shard.items() if name != "members"}
+    if isinstance(index, RemotePath) and "members" in shard:
+        kept["members"] = json.dumps(shard["members"], separators=(",", ":"))
+    return kept
 
 
 def _find_indices(paths: Sequence[Place]) -> list[Place]:

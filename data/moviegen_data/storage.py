@@ -110,6 +110,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
     Raises:
         UsageError: the protocol is unknown, or its package is not installed.
+        SourceError: the store cannot be reached.
     """
     try:
         return fsspec.core.url_to_fs(url)
@@ -123,6 +124,11 @@ def file_system(url: str) -> tuple[Any, str]:
         raise UsageError(
             f"{shown(url)} was given", f"{shown(str(error))}; {known}", "correct the address, or mount or copy the shards"
         ) from error
+    except Exception as error:  # some connect at once, and raise what they like
+        raise SourceError(
+            f"{shown(url)} was asked for; its store cannot be reached ({_kind(error)}); see to the address, the rights and the connection, "
+            "then run the same command again"
+        ) from None
 
 
 def list_remote(url: str) -> list[RemotePath]:

@@ -1,7 +1,10 @@
 """Shards by URL: the same samples as from files, by ranges, with and without an index, and what goes wrong on the way."""
 
+import gc
+import pickle
 import re
 import threading
+import tracemalloc
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -14,6 +17,7 @@ from moviegen_data.datamodule import ShardData
 from moviegen_data.faults import SampleError, SourceError
 from moviegen_data.inspect import inspect
 from moviegen_data.reader import ShardReader, resolve_shards
+from moviegen_data.shards import ShardWriter
 from moviegen_data.urls import shown
 
 
@@ -323,3 +327,47 @@ def test_a_store_that_fails_while_headers_are_read_is_asked_again(in_memory, mon
     failures[0] = 99
     with pytest.raises(SourceError, match=r"did not answer in 5 attempts \(ConnectionError: try later\)"):
         ShardReader(in_memory)
+
+
+def test_a_store_that_refuses_the_connection():
+    class Refusing(fsspec.AbstractFileSystem):
+        protocol = "refusing"
+
+        def __init__(self, *arguments, **options):
+            raise ConnectionRefusedError("530 Login incorrect for refusing://user:SECRET@host")
+
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    with pytest.raises(SourceError, match=r"refusing://host/a.tar was asked for; its store cannot be reached .*530") as caught:
+        ShardReader("refusing://user:SECRET@host/a.tar")
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_an_index_takes_little_memory(tmp_path, remote):
+    """What a reader keeps, and sends to every worker, of sets of millions of samples."""
+    with ShardWriter(tmp_path / "many", max_samples=500) as writer:
+        for number in range(2000):
+            writer.write(f"key-{number:06d}", {"json": {}, "png": b"x"})
+    url, fs = str(tmp_path / "many"), fsspec.filesystem("memory")
+    if remote:
+        fs.put(url, "/many", recursive=True)
+        url = "memory://many"
+    reader = ShardReader(url)
+    assert (
+        len(pickle.dumps(reader)) < (80 if remote else 5) * 2000
+        and bytes_held_by(lambda: ShardReader(url)) < (110 if remote else 20) * 2000
+    )
+    assert reader[1999].key == "key-001999" and reader[1999]["png"] == b"x"
+    if remote:
+        fs.rm("/many", recursive=True)
+
+
+def bytes_held_by(make):
+    """Memory that what is made holds."""
+    tracemalloc.start()
+    made = make()
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert made is not None
+    return held

@@ -1,5 +1,7 @@
 """From shards to batches of latents and texts."""
 
+import json
+
 import pytest
 import torch
 from loading import latent_shards
@@ -7,7 +9,7 @@ from loading import latent_shards
 from moviegen_core.batch import MediaBatch
 from moviegen_data.datamodule import ShardData
 from moviegen_data.faults import SourceError
-from moviegen_data.shards import ShardWriter
+from moviegen_data.shards import ShardWriter, shard_index_path
 from moviegen_data.tensors import latent_bytes, read_latent, read_text
 
 
@@ -97,3 +99,13 @@ def test_latents_of_two_precisions_and_long_headers(tmp_path):
     (batch,) = ShardData(urls=str(tmp_path), latents=True, batch_size=3, shuffle=False).train_dataloader()
     assert batch.latents.flatten(1).float().mean(1).tolist() == [0.0, 1.0, 2.0]
     assert [len(record["latent"]["encoder"]) for record in batch.metadata] == [1, 1, 6000]
+
+
+@pytest.mark.parametrize("shapes", [7, [7], [[4, -2, 3, 3]], [["4", 2, 3, 3]], [[4, 2, 3]], [[]], [[4, 2, 3, True]]])
+def test_shapes_in_an_index_that_cannot_be_are_not_believed(tmp_path, shapes):
+    latent_shards(tmp_path, [(4, 2, 3, 3)] * 3)
+    index = json.loads(shard_index_path(tmp_path).read_text())
+    index["shards"][0]["latent_shapes"] = shapes
+    shard_index_path(tmp_path).write_text(json.dumps(index))
+    (batch,) = ShardData(urls=str(tmp_path), latents=True, batch_size=3).train_dataloader()
+    assert batch.latents.shape == (3, 4, 2, 3, 3)
