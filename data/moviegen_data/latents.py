@@ -21,7 +21,7 @@ class LatentShardWriter(CacheWriter):
     encoded, or the rate and number of samples of the sound. Visual features of the batch (`extras["visual_features"]`) are kept beside
     the latent, so that those of a chunk of sound stay with it. In a latent's metadata lie the checksum of the encoder (`encoder`) and the
     statistics that normalised it (`latent_mean`, `latent_std`). Generated latents are written the same way. Arguments are those of
-    `CacheWriter`.
+    `CacheWriter`; shards are called `latents-*` unless `prefix` says otherwise.
     """
 
     default_prefix = "latents"

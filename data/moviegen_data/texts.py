@@ -17,7 +17,8 @@ class TextShardWriter(CacheWriter):
 
     Use it with `CaptionData`, over shards of media or of cached latents; all parts of a sample are kept as they were. In the embeddings'
     metadata lie the checksum of each encoder (`NAME.encoder`) and, where it tells one, the fingerprint of its files (`NAME.files`), which a
-    training compares with its own. Padding is not kept. Arguments are those of `CacheWriter`.
+    training compares with its own. Padding is not kept. Arguments are those of `CacheWriter`; shards are called
+    `texts-*` unless `prefix` says otherwise.
     """
 
     default_prefix = "texts"
