@@ -6,6 +6,7 @@ Shapes: b samples, pixels (b, 3, t, h, w), latents (b, c, t, h, w) or (b, c, t),
 import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -217,7 +218,8 @@ class ShardLoader(DataLoader):
         """SHA-256 over what decides the batches: shards (sizes and times of writing), plans and decoders' settings, but not workers."""
         digest = hashlib.sha256(f"{self.sampler.rank} {self.sampler.identity()}".encode())
         for readers, decoder in zip(self.dataset.readers, self.dataset.decoders, strict=True):
-            shards = [(str(path), stamp_of(path)) for reader in readers for path in reader.paths]
+            places = [path.resolve() if isinstance(path, Path) else path for reader in readers for path in reader.paths]
+            shards = [(str(path), stamp_of(path)) for path in places]
             settings = {name: value for name, value in vars(decoder).items() if isinstance(value, _TELLING)}
             digest.update(repr((shards, sorted(settings.items()), type(decoder).__qualname__)).encode())
         return digest.hexdigest()

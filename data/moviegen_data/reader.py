@@ -21,6 +21,7 @@ from moviegen_data.storage import Place, RemoteFile, RemotePath, size_of
 from moviegen_data.urls import shown
 
 _MAX_OPEN_SHARDS = 32
+_MAX_TEXT = 1 << 24  # bytes of a json; reading makes some fifty times as many of them
 _NUMBERED = re.compile(r"(.+)-\d+\.tar")
 
 
@@ -108,6 +109,9 @@ class Sample(Mapping[str, bytes]):
         return self._json
 
     def _read_metadata(self) -> dict[str, Any]:
+        for extension in ("json", "txt"):
+            if extension in self and self.size(extension) > _MAX_TEXT:
+                raise SampleError("too large", f"{extension} of {self.size(extension)} bytes, at most {_MAX_TEXT}")
         if "json" not in self:
             return {"caption": self["txt"].decode("utf-8", "replace").strip()} if "txt" in self else {}
         content = self["json"]
