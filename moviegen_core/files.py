@@ -166,7 +166,10 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def flush(path: Path) -> None:
     """Write what the system still holds back of a file, or of a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder to drop files into; its names reach the disk a little later
+        return
     try:
         _sync(descriptor)
     finally:
