@@ -73,3 +73,15 @@ class MediaBatch:
         """True where every sample is a single frame."""
         media = self.latents if self.video is None else self.video
         return media is not None and media.shape[2] == 1
+
+
+def size_wanted(batch: MediaBatch, *, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
+    """Frames, rows and columns to generate for a batch: those of its own clips, else of its prompts, else those given."""
+    if batch.video is not None:
+        frames, rows, columns = batch.video.shape[2:]
+        return frames, rows, columns
+    wanted = batch.metadata[0] if batch.metadata else {}
+    if batch.latents is not None:  # the metadata's own sizes are those of the source file
+        clip = wanted.get("encoded") or {}
+        wanted = {"num_frames": clip.get("frames"), "height": clip.get("height"), "width": clip.get("width")}
+    return int(wanted.get("num_frames") or num_frames), int(wanted.get("height") or height), int(wanted.get("width") or width)

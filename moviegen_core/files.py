@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -25,26 +26,32 @@ _ADVICE = {
     errno.ENOTDIR: "a file is where the folder should be; give another folder",
     errno.EROFS: "give a folder on a disk that is mounted for writing",
 }
+_PARTIAL, _PREVIOUS = ".partial", ".previous"
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; it takes the name only when the block ends well.
+    """Open a temporary file beside `path` for writing; it takes the name only when the block ends well, and is on the disk then.
+
+    The temporary name is told by `path`, so that writing the same file again takes away what a killed writer left.
 
     Raises:
         OSError: the disk is full, or the folder may not be written to; neither `path` nor the temporary file is touched.
     """
     path = Path(path)
-    # A name of its own, because `path.name` may already be as long as the file system allows.
-    temporary = path.parent / f".{uuid.uuid4().hex}.partial"
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with _open(temporary) as file:
+        file, temporary = _own(path)
+        with file:  # closed last, since others may have its name from then on
+            try:
                 yield file
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+                file.flush()
+                _sync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        flush(path.parent)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -55,7 +62,6 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 # -- checkpoints: files or folders that replace one of their own name ------------------------------------------------------------------
 
-_PARTIAL, _PREVIOUS = ".partial", ".previous"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -105,8 +111,8 @@ def publish(temporary: Path, path: Path) -> None:
     File systems that cannot exchange two names get two renames; `recover` sets right what a crash between them leaves.
     """
     for file in temporary.iterdir() if temporary.is_dir() else ():
-        _flush(file)
-    _flush(temporary)
+        flush(file)
+    flush(temporary)
     if temporary.is_file() and not path.is_dir():
         os.replace(temporary, path)
     elif not path.exists():
@@ -119,7 +125,7 @@ def publish(temporary: Path, path: Path) -> None:
         os.rename(path, previous)
         os.rename(temporary, path)
         remove(previous)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def recover(folder: Path, suffix: str) -> None:
@@ -158,16 +164,24 @@ def _exchange(one: Path, other: Path) -> bool:
     return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Write what the system still holds back of a file, or of a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder to drop files into; its names reach the disk a little later
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have nothing to flush for a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have nothing to flush
             raise
-    finally:
-        os.close(descriptor)
 
 
 # -- names ------------------------------------------------------------------------------------------------------------------------------
@@ -187,8 +201,38 @@ def safe_name(text: str, *, max_bytes: int = 120) -> str:
     return f"{short}-{digest}" if short else digest
 
 
+def _own(path: Path) -> tuple[BinaryIO, Path]:
+    """A temporary file for `path` that no other writer has, empty, and its name."""
+    # Not of the file's own name, which may be as long as the file system allows.
+    temporary = path.parent / f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{_PARTIAL}"
+    file = _open(temporary)
+    if _lock(file) and _is_at(file, temporary):
+        file.truncate(0)
+        return file, temporary
+    file.close()  # another writer of the same file is at work
+    temporary = path.parent / f".{uuid.uuid4().hex}{_PARTIAL}"
+    return _open(temporary), temporary
+
+
 def _open(path: Path) -> BinaryIO:
-    return open(path, "xb")
+    return open(path, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Take a file for this writer until it is closed; false where another has it, or the file system cannot tell."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """True where a file still has the name that it was opened by."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _explain(error: OSError, path: Path) -> str:

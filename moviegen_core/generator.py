@@ -1,6 +1,5 @@
 """FlowModel joins autoencoder, conditioners, backbone and sampler: training, validation, prediction."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -16,21 +15,22 @@ from torch.optim import Optimizer
 
 from moviegen_core.autoencoder import Autoencoder
 from moviegen_core.backbone import Backbone
-from moviegen_core.batch import MediaBatch
+from moviegen_core.batch import MediaBatch, size_wanted
+from moviegen_core.building import build_backbone
 from moviegen_core.conditioner import Conditioner, Conditioning
 from moviegen_core.errors import UsageError
 from moviegen_core.flow.objective import squared_error
 from moviegen_core.flow.path import OptimalTransportPath, Path
 from moviegen_core.flow.timesteps import LogitNormalTimesteps, Timesteps
 from moviegen_core.nn.initialization import draw_weights, seeded
+from moviegen_core.origins import LatentOrigin
 from moviegen_core.parallel.clipping import clip_gradients, is_sharded
 from moviegen_core.parallel.precision import compute_dtype_of
 from moviegen_core.progress import progress
 from moviegen_core.randomness import keyed_noise, keyed_share, run_seed, seed_step
 from moviegen_core.sampler import Conditionings, FlowSampler, Sampler
+from moviegen_core.stages import load_stage
 from moviegen_core.weights import load_into, open_weights
-
-logger = logging.getLogger(__name__)
 
 
 class FlowModel(LightningModule):
@@ -98,7 +98,7 @@ class FlowModel(LightningModule):
         self.backbone: Backbone | None = None
         self.conditioners = nn.ModuleDict()
         self.autoencoder: Autoencoder | None = None
-        self._encoder_checksum: str | None = None
+        self._latent_origin = LatentOrigin()
 
     # -- building ------------------------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class FlowModel(LightningModule):
     def _build(self) -> None:
         backbone, conditioners, autoencoder = self.factories
         plan = getattr(self._trainer.strategy, "plan", None) if self._trainer is not None else None
-        self.backbone = self._build_backbone(backbone)
+        self.backbone = build_backbone(backbone)
         if plan is not None:
             self.backbone.parallelize(plan)
         if self.backbone.builds_on_meta:
@@ -142,19 +142,6 @@ class FlowModel(LightningModule):
         if self.init_checkpoint is not None:
             self.load_stage(self.init_checkpoint)
 
-    def _build_backbone(self, factory: Callable[[], Backbone]) -> Backbone:
-        """The backbone; without weights where its class lets them be drawn later."""
-        try:
-            with torch.device("meta"):
-                backbone = factory()
-            if backbone.builds_on_meta:
-                return backbone
-        except Exception as error:
-            # What is wrong with its arguments is told below; what cannot be built without memory is built with it.
-            logger.info("the backbone cannot be built on the meta device (%s); every process builds it whole", error)
-        with seeded(run_seed(), "backbone"):
-            return factory()
-
     def _refuse_what_cannot_fit(self) -> None:
         """Ask the planner, before weights are drawn and encoders loaded."""
         if self.check_memory and self._trainer is not None and self._trainer.state.fn == "fit":
@@ -173,24 +160,8 @@ class FlowModel(LightningModule):
         return [tuple(autoencoder.latent_shape(*size)) for size in sizes_of(data)]
 
     def load_stage(self, checkpoint: str | FilePath) -> None:
-        """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way.
-
-        What serves an auxiliary loss alone is loaded where both stages have it. Otherwise it starts anew, or is left out.
-        """
-        state = self.adapt_state_dict(open_weights(checkpoint))
-        unshared = self._unshared_parts(state, source=checkpoint)
-        load_into(self, state, source=checkpoint, prefixes=("backbone.", "conditioners."), without=unshared)
-
-    def _unshared_parts(self, state: Mapping[str, Tensor], *, source: str | FilePath) -> list[str]:
-        """Prefixes of the conditioners' auxiliary parts that only one side has."""
-        unshared, own = [], self.state_dict(keep_vars=True)
-        for prefix in [f"conditioners.{name}.{part}." for name, found in self.conditioners.items() for part in found.auxiliary_parts]:
-            here, there = (any(name.startswith(prefix) for name in names) for names in (own, state))
-            if here != there:
-                told = "lacks %s*: it starts anew" if here else "holds %s*, which this model does without"
-                logger.warning(f"the stage %s {told}", source, prefix)
-                unshared.append(prefix)
-        return unshared
+        """Start from the backbone and conditioners of an earlier stage; `adapt_state_dict` may grow them on the way."""
+        load_stage(self, checkpoint)
 
     def adapt_state_dict(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Fit an earlier stage's weights to this model; the identity here.
@@ -273,7 +244,7 @@ class FlowModel(LightningModule):
             ValueError: there is nothing to encode.
         """
         if batch.latents is not None:
-            self._check_origin(batch)
+            self._latent_origin.check(batch, self.autoencoder, checkpoint=self.autoencoder_checkpoint)
             return batch.latents.float()
         if batch.video is None or self.autoencoder is None:
             missing = "neither pixels nor latents" if batch.video is None else "pixels, but no autoencoder to encode them"
@@ -281,24 +252,6 @@ class FlowModel(LightningModule):
         with self._frozen_precision():
             # Noise is drawn in the order of the memory: a cache of the same latents then sees the same noise.
             return self.autoencoder.encode(batch.video, sample=self.training).float().contiguous()
-
-    def _check_origin(self, batch: MediaBatch) -> None:
-        """Refuse cached latents of another autoencoder, where both are known and compare in full precision."""
-        if self.autoencoder is None:
-            return
-        origins = [metadata.get("latent") or {} for metadata in batch.metadata or ()]
-        encoders = {str(origin["encoder"]) for origin in origins if origin.get("encoder")}
-        if not encoders or self.autoencoder.latent_mean.dtype != torch.float32:
-            return
-        if self._encoder_checksum is None:
-            self._encoder_checksum = self.autoencoder.checksum()
-        if others := encoders - {self._encoder_checksum}:
-            own = f"model.autoencoder_checkpoint {self.autoencoder_checkpoint} holds"
-            raise UsageError(
-                f"the cached latents of {batch.keys[0]!r} come from the encoder {min(others)[:12]}",
-                f"{own if self.autoencoder_checkpoint else 'model.autoencoder has weights of its own,'} {self._encoder_checksum[:12]}",
-                "give `model.autoencoder_checkpoint` that they were made with, or cache the latents anew",
-            )
 
     def condition(self, batch: MediaBatch, dropped: dict[str, Tensor] | None = None) -> Conditioning:
         """Merge all conditioners' outputs; `dropped` marks, per conditioner, the samples that see its null version (b,)."""
@@ -406,7 +359,7 @@ class FlowModel(LightningModule):
 
     def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
         """Generate for a batch of prompts; the sizes are those of the batch's own clips, else its prompts', else the model's defaults."""
-        num_frames, height, width = self._size(batch)
+        num_frames, height, width = size_wanted(batch, num_frames=self.num_frames, height=self.height, width=self.width)
         latents = self.sample(batch, num_frames, height, width)
         fps = batch.fps.tolist() if batch.fps is not None else [self.fps] * len(batch)
         return {
@@ -417,19 +370,6 @@ class FlowModel(LightningModule):
             "fps": fps,
             "metadata": batch.metadata,
         }
-
-    def _size(self, batch: MediaBatch) -> tuple[int, int, int]:
-        """Frames, rows and columns to generate."""
-        if batch.video is not None:
-            num_frames, height, width = batch.video.shape[2:]
-            return num_frames, height, width
-        wanted = batch.metadata[0] if batch.metadata else {}
-        if batch.latents is not None:  # the metadata's own sizes are those of the source file
-            clip = wanted.get("encoded") or {}
-            wanted = {"num_frames": clip.get("frames"), "height": clip.get("height"), "width": clip.get("width")}
-        defaults = {"num_frames": self.num_frames, "height": self.height, "width": self.width}
-        num_frames, height, width = (int(wanted.get(name) or default) for name, default in defaults.items())
-        return num_frames, height, width
 
     def _variant(self, batch: MediaBatch, dropped: frozenset[str]) -> Conditioning:
         return Conditioning.merge(

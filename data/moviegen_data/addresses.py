@@ -1,13 +1,15 @@
 """Which shards an address means: folders, globs, brace ranges, paths and URLs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import braceexpand
 
 from moviegen_core.errors import UsageError, what_exists
-from moviegen_data.storage import Place, RemotePath, file_system, is_url, list_remote
+from moviegen_data.storage import Place, RemotePath, file_system, list_remote
+from moviegen_data.urls import is_url, shown, split_query
 
 
 def resolve_shards(urls: str | Sequence[str]) -> list[Place]:
@@ -30,11 +32,12 @@ def _resolve(url: str) -> Sequence[Place]:
             f"the shards {url!r} were given", "pipe: addresses are not read", "mount or copy the shards and give their path, or their URL"
         )
     if url.startswith("file://"):
-        url = url.removeprefix("file://")
+        path = url.removeprefix("file://").removeprefix("localhost")
+        url = path if Path(path).exists() else unquote(path)  # %20 stands for a space, unless the file is really called so
     if is_url(url):
         return _resolve_remote(url)
     if Path(url).is_dir():
-        found = sorted(Path(url).glob("*.tar"))
+        found = _files(Path(url).glob("*.tar"))
         if not found:
             raise UsageError(
                 f"the folder {url} was given for shards",
@@ -42,36 +45,60 @@ def _resolve(url: str) -> Sequence[Place]:
                 "pack media into it with `moviegen data pack`",
             )
         return found
-    if any(sign in url for sign in "*?["):
-        base = Path(url.partition("*")[0].partition("?")[0].partition("[")[0])
-        folder = base if base.is_dir() else base.parent
-        found = sorted(Path("/").glob(url[1:]) if url.startswith("/") else Path().glob(url))
-        if not found:
-            raise UsageError(
-                f"the pattern {url!r} was given for shards", f"nothing matches it; {folder} holds {_holds(folder)}", "correct the pattern"
-            )
-        return found
-    paths = [Path(path) for path in braceexpand.braceexpand(url)]
-    missing = [path for path in paths if not path.is_file()]
+    if Path(url).is_file():  # whatever signs its name holds
+        return [Path(url)]
+    found = [path for name in _expanded(url) for path in (_matching(name) if any(sign in name for sign in "*?[") else [Path(name)])]
+    _refuse_missing(url, [path for path in found if not path.is_file()], len(found))
+    return found
+
+
+def _expanded(url: str) -> list[str]:
+    """The names that braces stand for."""
+    try:
+        return list(braceexpand.braceexpand(url))
+    except ValueError as error:
+        raise UsageError(f"the shards {shown(url)!r} were given", f"their braces cannot be read ({error})", "close each brace") from error
+
+
+def _matching(pattern: str) -> list[Path]:
+    base = Path(pattern.partition("*")[0].partition("?")[0].partition("[")[0])
+    folder = base if base.is_dir() else base.parent
+    found = _files(Path("/").glob(pattern.lstrip("/")) if pattern.startswith("/") else Path().glob(pattern))
+    if not found:
+        raise UsageError(
+            f"the pattern {pattern!r} was given for shards", f"nothing matches it; {folder} holds {_holds(folder)}", "correct the pattern"
+        )
+    return found
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    """The files among them, in order, but for hidden ones, which some systems put beside others."""
+    return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+
+
+def _refuse_missing(url: str, missing: Sequence[Path], count: int) -> None:
     if missing:
         names = [other.name for other in missing[0].parent.glob("*.tar")] if missing[0].parent.is_dir() else []
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(
             f"the shards {url!r} were given",
-            f"{missing[0]}{more} of {len(paths)} is missing; in {missing[0].parent} {what_exists(missing[0].name, names, noun='shard')}",
+            f"{missing[0]}{more} of {count} is missing; in {missing[0].parent} {what_exists(missing[0].name, names, noun='shard')}",
             "correct the path, or leave missing shards out by a pattern such as '*.tar'",
         )
-    return paths
 
 
 def _resolve_remote(url: str) -> list[RemotePath]:
-    if url.endswith(".tar") and not any(sign in url for sign in "*?["):
-        file_system(url)  # tells what is wrong with the protocol, before anything else is done
-        return [RemotePath(path) for path in braceexpand.braceexpand(url)]
-    found = list_remote(url)
+    address, query = split_query(url)
+    found: list[RemotePath] = []
+    for name in _expanded(address):
+        if name.endswith(".tar") and not any(sign in name for sign in "*?["):
+            file_system(name)  # tells what is wrong with the protocol, before anything else is done
+            found.append(RemotePath(name + query))
+        else:
+            found += list_remote(name + query)
     if not found:
         raise UsageError(
-            f"the shards {url!r} were given",
+            f"the shards {shown(url)!r} were given",
             "no *.tar is listed there",
             "correct the address; servers without lists need the shards' names",
         )

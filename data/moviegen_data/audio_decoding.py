@@ -142,7 +142,7 @@ class AudioSampleDecoder(SampleDecoder):
             metadata=metadata,
             fps=fps,
             latent=latent,
-            text=self._text(sample) if self.text else {},
+            text=self._text(sample, metadata) if self.text else {},
             extras={**extras, **self.extras(sample, metadata)},
             audio=None if sound is None else sound.audio,
             audio_hz=None if sound is None else sound.audio_hz,

@@ -60,9 +60,13 @@ class Bucket:
         return f"{self.num_frames}x{self.height}x{self.width}{rate}"
 
 
-def assign(buckets: Sequence[Bucket], *, height: int, width: int, duration_s: float | None) -> int | None:
-    """Choose a bucket: of those the duration fits, the nearest aspect ratio, then the most frames; None where none fits."""
-    fitting = [number for number, bucket in enumerate(buckets) if bucket.takes(duration_s)]
+def assign(buckets: Sequence[Bucket], *, height: int, width: int, duration_s: float | None, is_video: bool = True) -> int | None:
+    """Choose a bucket: of those the duration fits, the nearest aspect ratio, then the most frames; None where none fits.
+
+    A picture goes to a bucket of single frames only.
+    """
+    wanted = [number for number, bucket in enumerate(buckets) if is_video or bucket.num_frames == 1]
+    fitting = [number for number in wanted if buckets[number].takes(duration_s)]
     if not fitting:
         return None
 
@@ -71,6 +75,16 @@ def assign(buckets: Sequence[Bucket], *, height: int, width: int, duration_s: fl
         return round(abs(math.log(bucket.width * height / (bucket.height * width))), 6), -bucket.num_frames
 
     return min(fitting, key=rank)
+
+
+def why_none(buckets: Sequence[Bucket], *, duration_s: float | None, is_video: bool = True) -> str:
+    """Why a file has no bucket."""
+    if not is_video and all(bucket.num_frames > 1 for bucket in buckets):
+        return "a picture, where clips are wanted"
+    shortest = min(max(bucket.min_s, bucket.num_frames / (bucket.max_fps or bucket.fps or 24.0)) for bucket in buckets)
+    if duration_s is not None and duration_s < shortest:
+        return f"shorter than any bucket takes ({shortest:.2f} s)"
+    return "between the durations that the buckets take"
 
 
 def aspect_sizes(area_px: int, *, multiple: int = 16) -> list[tuple[int, int]]:

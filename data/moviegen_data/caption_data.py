@@ -5,7 +5,7 @@ from torch import Tensor
 
 from moviegen_data.buckets import Bucket
 from moviegen_data.datamodule import ShardData
-from moviegen_data.decoding import ClipPosition, Decoded, SampleDecoder, number_of
+from moviegen_data.decoding import ClipPosition, Decoded, SampleDecoder, encoded_of, number_of
 from moviegen_data.limits import MediaLimits
 from moviegen_data.mixing import Source
 from moviegen_data.reader import Sample
@@ -31,7 +31,7 @@ class WholeSampleDecoder(SampleDecoder):
             SampleError: a part is too large or cannot be read, or the caption is missing where one is required.
         """
         record = sample.metadata
-        clip = record.get("encoded") or {"frames": record.get("frames"), "fps": bucket.rate(number_of(record.get("duration_s")))}
+        clip = encoded_of(record) or {"frames": record.get("frames"), "fps": bucket.rate(number_of(record.get("duration_s")))}
         fps = None if clip.get("frames") == 1 else number_of(clip.get("fps"))
         parts = {extension: sample[extension] for extension in sample}
         return Decoded(key=sample.key, caption=self.caption(sample, record, fps), metadata={"parts": parts}, fps=fps)

@@ -1,13 +1,15 @@
 """What a tar holds, by its headers or by the index that its writer left. Nothing is extracted, and no name may leave its folder."""
 
+import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moviegen_data.faults import Skip
-from moviegen_data.storage import Place, RemotePath, size_of
+from moviegen_data.faults import Skip, SourceError
+from moviegen_data.local_files import open_local
+from moviegen_data.storage import Place, RemotePath, patiently, size_of
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,18 @@ class ShardContents:
 
 
 def scan_shard(path: str | Place) -> ShardContents:
-    """Read a tar's headers. Links, devices and names that leave the folder are refused; a cut tar keeps the samples before the cut."""
-    path = Path(path) if isinstance(path, str) else path
+    """Read a tar's headers. Links, devices and names that leave the folder are refused; a cut tar keeps the samples before the cut.
+
+    Raises:
+        SampleError: the shard is not there, or may not be read.
+        SourceError: the file system or the store fails.
+    """
+    if isinstance(path, RemotePath):
+        return patiently(str(path), lambda: _scan(path))
+    return _scan(Path(path))
+
+
+def _scan(path: Place) -> ShardContents:
     contents = ShardContents()
     size = size_of(path)
 
@@ -48,10 +60,14 @@ def scan_shard(path: str | Place) -> ShardContents:
         contents.problems.append(Skip(str(path), name, cause, detail))
 
     try:
-        with path.open() if isinstance(path, RemotePath) else open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with path.open() if isinstance(path, RemotePath) else open_local(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
+                if member.size < 0:
+                    raise tarfile.ReadError(f"{member.name!r} claims {member.size} bytes")
                 _place(member, size, contents, refuse)
-    except tarfile.ReadError as error:
+    except SourceError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # what tarfile makes of headers that are none
         refuse("(shard)", "the shard cannot be read to its end", f"{error}; {len(contents.keys)} samples before that are kept")
     return contents
 
@@ -60,7 +76,8 @@ def indexed_contents(entry: Mapping[str, Any]) -> ShardContents | None:
     """What the index says a shard holds; None where it does not say, or says what cannot be."""
     contents = ShardContents()
     try:
-        for key, parts in entry["members"]:
+        told = entry["members"]
+        for key, parts in json.loads(told) if isinstance(told, str) else told:
             members = {str(kind): Member(int(offset), int(size)) for kind, (offset, size) in parts.items()}
             ends = [member.offset + member.size for member in members.values() if member.offset >= 0 and member.size >= 0]
             if leaves_folder(key) or len(ends) < len(members) or max(ends, default=0) > entry["num_bytes"]:
@@ -82,6 +99,8 @@ def _place(member: tarfile.TarInfo, size: int, contents: ShardContents, refuse) 
         return
     name = member.name
     folders, _, base = name.rpartition("/")
+    if name != name.encode(errors="replace").decode():
+        return refuse(repr(name), "the member's name is no UTF-8")
     if leaves_folder(name):
         return refuse(name, "the member's path leaves its folder")
     if not member.isreg() or member.issparse():

@@ -26,6 +26,7 @@ from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchStream, BucketPart, PlanSampler
 from moviegen_data.reader import ShardReader
 from moviegen_data.transforms import floats_of
+from moviegen_data.urls import shown
 
 Urls = str | list[str] | list[Source]
 _MOST_AHEAD = 32
@@ -129,7 +130,7 @@ class ShardData(LightningDataModule):
         self.clip_position: ClipPosition = clip_position
         self.scale_on_device, self.pin_memory = scale_on_device, pin_memory
         self._readers: dict[str, ShardReader] = {}
-        self._datasets: list[ShardDataset] = []
+        self._reports: list[SkipReport] = []
         self._log_dir: str | None = None
         if val_urls is None:
             # To Lightning a hook that is its own again is one that was not given: it runs no validation.
@@ -187,8 +188,8 @@ class ShardData(LightningDataModule):
         report = SkipReport()
         for reader in self._readers.values():
             report.skips.update(reader.report.skips)
-        for dataset in self._datasets:
-            report.skips.update(dataset.report.skips)
+        for other in self._reports:
+            report.skips.update(other.skips)
         return report
 
     def setup(self, stage: str) -> None:
@@ -222,7 +223,7 @@ class ShardData(LightningDataModule):
         share = {} if mix is None else {"image_share": self._image_share(mix, *streams)}
         sampler = PlanSampler(*streams, **share, batches_per_epoch=self.batches_per_epoch if carry else None)
         dataset = ShardDataset(readers, sampler, [self.decoder(clip_position=position) for _ in streams], seed=self.seed)
-        self._datasets.append(dataset)
+        self._reports.append(dataset.report)
         loader = ShardLoader(
             dataset,
             sampler=sampler,
@@ -282,7 +283,9 @@ class ShardData(LightningDataModule):
                     parts[bucket].append(BucketPart(number, order, weight * order.num_samples / len(reader)))
         if not any(parts):
             raise UsageError(
-                f"the shards {urls!r} were given", f"no sample can be used: {self.skipped.summary()}", "correct the buckets, or the shards"
+                f"the shards {shown(repr(urls))} were given",
+                f"no sample can be used: {self.skipped.summary()}",
+                "correct the buckets, or the shards",
             )
         place = data_place(self.trainer)
         made = BatchStream(
@@ -309,7 +312,9 @@ def as_sources(urls: Urls) -> list[Source]:
     weighted = [url for url in urls if isinstance(url, Source)]
     if weighted and len(weighted) < len(urls):
         raise UsageError(
-            f"{urls} was given", f"{len(weighted)} of {len(urls)} have weights", "give every source as {urls: ..., weight: ...}, or none"
+            f"{shown(urls)} was given",
+            f"{len(weighted)} of {len(urls)} have weights",
+            "give every source as {urls: ..., weight: ...}, or none",
         )
     return weighted or [Source(list(urls))]
 

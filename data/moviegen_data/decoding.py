@@ -18,7 +18,7 @@ from moviegen_data.image import decode_picture
 from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import Sample
 from moviegen_data.rows import LatentRows
-from moviegen_data.tensors import HEADER_BYTES, latent_header, read_latent, read_text, require_finite
+from moviegen_data.tensors import HEADER_BYTES, latent_header, read_latent, read_text, require_finite, text_origin
 from moviegen_data.video import VideoDecoder
 
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
@@ -108,7 +108,7 @@ class SampleDecoder:
             metadata=metadata,
             fps=fps,
             latent=latent,
-            text=self._text(sample) if self.text else {},
+            text=self._text(sample, metadata) if self.text else {},
             extras=self.extras(sample, metadata),
         )
 
@@ -175,7 +175,7 @@ class SampleDecoder:
         if "latent.safetensors" not in sample:
             raise SampleError("no cached latent", f"it has {', '.join(sample)}")
         latent, metadata["latent"] = _read_latent(sample, out)
-        encoded = metadata.get("encoded") or {}
+        encoded = encoded_of(metadata)
         other = {name: encoded[name] for name, size in self.encoded.items() if encoded.get(name, size) != size}
         if other:
             raise SampleError(
@@ -184,10 +184,12 @@ class SampleDecoder:
         clip = encoded or metadata
         return latent, None if clip.get("frames") == 1 else number_of(clip.get("fps"))
 
-    def _text(self, sample: Sample) -> Mapping[str, tuple[Tensor, Tensor]]:
+    def _text(self, sample: Sample, metadata: dict[str, Any]) -> Mapping[str, tuple[Tensor, Tensor]]:
         if "text.safetensors" not in sample:
             raise SampleError("no text embeddings", f"it has {', '.join(sample)}")
-        return read_text(sample["text.safetensors"])
+        data = sample["text.safetensors"]
+        metadata["text_embeddings"] = text_origin(data)
+        return read_text(data)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_videos": None}
@@ -211,6 +213,11 @@ def _read_latent(sample: Sample, rows: LatentRows | None) -> tuple[Tensor, dict[
     return row, told
 
 
+def has_video(sample: Sample) -> bool:
+    """True where a sample has a video, so that clips of several frames can come of it."""
+    return any(extension in sample for extension in VIDEOS)
+
+
 def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | None]:
     """Rows, columns and seconds of a sample as shown: from its json, or from the media where the json does not say."""
     record = sample.metadata
@@ -230,7 +237,24 @@ def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | No
     raise SampleError("no video or picture", f"it has {', '.join(sample) or 'nothing'}")
 
 
+def encoded_of(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a sample's json says of the clip that its latent was made from.
+
+    Raises:
+        SampleError: it is no mapping.
+    """
+    encoded = metadata.get("encoded") or {}
+    if not isinstance(encoded, Mapping):
+        raise SampleError("the json cannot be read", f"`encoded` is a {type(encoded).__name__}, not a mapping")
+    return encoded
+
+
 def number_of(value: Any) -> float | None:
     """A json's value as a number above 0, or None."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value) and value > 0
-    return float(value) if usable else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # json has no largest number
+        return None
+    return number if math.isfinite(number) and number > 0 else None

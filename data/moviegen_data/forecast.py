@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moviegen_data.buckets import Bucket, assign
+from moviegen_data.buckets import Bucket, assign, why_none
 from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchStream, BucketPart
 
@@ -13,52 +13,64 @@ _EXAMPLES = 3
 
 @dataclass
 class Forecast:
-    """Samples by the bucket that takes them, and those that none takes.
+    """Samples by the bucket whose batches they are planned for, and those that no batch takes.
 
     Args:
         buckets: shapes of batches.
         batch_size: samples in a batch on each rank, where the bucket says nothing.
         num_ranks: ranks that share the samples.
+        grouped: whether a loader looks at the sizes of all samples before it plans; with one shape for all it plans with every sample, and
+            finds those that do not fit when it reads them.
     """
 
     buckets: Sequence[Bucket]
     batch_size: int
     num_ranks: int
-    taken: list[int] = field(init=False)
+    grouped: bool = True
+    planned: list[int] = field(init=False)
+    bad: list[int] = field(init=False)
     lost: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.taken = [0] * len(self.buckets)
+        self.planned, self.bad = [0] * len(self.buckets), [0] * len(self.buckets)
 
-    def add(self, key: str, *, height: int, width: int, duration_s: float | None, is_video: bool) -> None:
-        """Count a sample for its bucket, or for the reason why it has none."""
-        number = assign(self.buckets, height=height, width=width, duration_s=duration_s)
-        if number is None:
-            self.lose(key, why_none(self.buckets, duration_s))
-        elif self.buckets[number].num_frames > 1 and not is_video:
-            self.lose(key, "a picture, where clips are wanted")
-        else:
-            self.taken[number] += 1
+    def bucket_of(self, *, height: int, width: int, duration_s: float | None, is_video: bool) -> tuple[int | None, str]:
+        """The number of a sample's bucket, or the reason why it has none."""
+        number = assign(self.buckets, height=height, width=width, duration_s=duration_s, is_video=is_video)
+        return number, "" if number is not None else why_none(self.buckets, duration_s=duration_s, is_video=is_video)
 
-    def lose(self, key: str, cause: str) -> None:
-        """Count a sample that no batch takes."""
-        self.lost.setdefault(cause, []).append(key)
+    def add(self, key: str, bucket: int | None, cause: str = "") -> None:
+        """Count a sample for its bucket.
+
+        Args:
+            key: the sample's key.
+            bucket: the bucket's number; None where none takes it.
+            cause: why no batch takes it after all; empty where one does.
+        """
+        if bucket is None and not self.grouped:
+            bucket = 0
+        if bucket is not None:
+            self.planned[bucket] += 1
+            self.bad[bucket] += bool(cause)
+        if cause:
+            self.lost.setdefault(cause, []).append(key)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: for each bucket its samples and batches of an epoch, what they leave over, and what no batch takes."""
         stream = self._stream()
-        rows, total = [], max(1, sum(self.taken))
+        rows, total = [], max(1, sum(self.planned) - sum(self.bad))
         for number, bucket in enumerate(self.buckets):
-            num_samples, num_batches = self.taken[number], stream.num_batches[number]
-            used = num_batches * stream.batch_sizes[number] * self.num_ranks
+            num_planned, num_batches = self.planned[number], stream.num_batches[number]
+            num_samples, used = num_planned - self.bad[number], num_batches * stream.batch_sizes[number] * self.num_ranks
             rows.append({
                 "bucket": str(bucket),
                 "num_samples": num_samples,
+                "num_bad": self.bad[number],
                 "share": round(num_samples / total, 4),
                 "batch_size": stream.batch_sizes[number],
                 "num_batches": num_batches,
-                "num_left": max(0, num_samples - used),
-                "num_repeated": max(0, used - num_samples),
+                "num_left": max(0, num_planned - used),
+                "num_repeated": max(0, used - num_planned),
             })  # fmt: skip
         lost = [{"cause": cause, "num_samples": len(keys), "keys": keys} for cause, keys in self.lost.items()]
         return {
@@ -68,16 +80,8 @@ class Forecast:
         }
 
     def _stream(self) -> BatchStream:
-        parts = [[BucketPart(0, SampleOrder([count]), 1.0)] if count else [] for count in self.taken]
+        parts = [[BucketPart(0, SampleOrder([count]), 1.0)] if count else [] for count in self.planned]
         return BatchStream(self.buckets, parts, batch_size=self.batch_size, world_size=self.num_ranks)
-
-
-def why_none(buckets: Sequence[Bucket], duration_s: float | None) -> str:
-    """Why a file of some length has no bucket."""
-    shortest = min(max(bucket.min_s, bucket.num_frames / (bucket.max_fps or bucket.fps or 24.0)) for bucket in buckets)
-    if duration_s is not None and duration_s < shortest:
-        return f"shorter than any bucket takes ({shortest:.2f} s)"
-    return "between the durations that the buckets take"
 
 
 def forecast_lines(answer: dict[str, Any], num_ranks: int) -> list[str]:
@@ -88,7 +92,8 @@ def forecast_lines(answer: dict[str, Any], num_ranks: int) -> list[str]:
     for row in rows:
         ends = f", {row['num_left']} left for the next epoch" if row["num_left"] else ""
         ends = f", {row['num_repeated']} come twice: fewer than a step needs" if row["num_repeated"] else ends
-        made = f"{row['num_batches']} batches of {row['batch_size']}{ends}" if row["num_samples"] else "none"
+        ends += f", others in the places of {row['num_bad']} bad ones" if row["num_bad"] else ""
+        made = f"{row['num_batches']} batches of {row['batch_size']}{ends}" if row["num_batches"] else "none"
         lines.append(f"    bucket {row['bucket']}: {row['num_samples']} samples ({row['share']:.1%}), {made}")
     left, taken = sum(row["num_left"] for row in rows), sum(row["num_samples"] for row in rows)
     lines.append(f"    together {answer['num_batches']} batches of {taken} samples, of which {left} open the next epoch")

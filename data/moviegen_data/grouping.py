@@ -1,11 +1,12 @@
 """Which samples belong to which bucket, told before anything is decoded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from moviegen_data.buckets import Bucket, assign
-from moviegen_data.decoding import geometry
+from moviegen_data.buckets import Bucket, assign, why_none
+from moviegen_data.decoding import geometry, has_video
 from moviegen_data.faults import SampleError, Skip
 from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import ShardReader
@@ -22,13 +23,16 @@ def group_by_bucket(reader: ShardReader, buckets: Sequence[Bucket], limits: Medi
     chosen: list[list[int]] = [[] for _ in buckets]
     for number in range(len(reader)):
         try:
-            height, width, duration_s = geometry(reader[number], videos)
+            sample = reader[number]
+            height, width, duration_s = geometry(sample, videos)
+            is_video = has_video(sample)
         except SampleError as error:
             reader.report.add(Skip(*reader.name(number), error.cause, error.detail))
             continue
-        bucket = assign(buckets, height=height, width=width, duration_s=duration_s)
+        bucket = assign(buckets, height=height, width=width, duration_s=duration_s, is_video=is_video)
         if bucket is None:
-            reader.report.add(Skip(*reader.name(number), "no bucket takes it", f"{height}x{width} px, {duration_s} s"))
+            why = why_none(buckets, duration_s=duration_s, is_video=is_video)
+            reader.report.add(Skip(*reader.name(number), "no bucket takes it", f"{why}; {height}x{width} px, {duration_s} s"))
         else:
             chosen[bucket].append(number)
     return [np.asarray(numbers, dtype=np.int64) for numbers in chosen]
@@ -39,10 +43,10 @@ def group_by_latent_shape(reader: ShardReader) -> dict[tuple[int, ...], np.ndarr
     groups: dict[tuple[int, ...], list[np.ndarray]] = {}
     first = 0
     for path, count in zip(reader.paths, reader.counts, strict=True):
-        shapes = reader.index.get(path, {}).get("latent_shapes", [])
+        shapes = _told_shapes(reader.index.get(path, {}))
         numbers = np.arange(first, first + count)
         if len(shapes) == 1:
-            groups.setdefault(tuple(shapes[0]), []).append(numbers)
+            groups.setdefault(shapes[0], []).append(numbers)
         else:
             for number in numbers:
                 shape = _latent_shape(reader, int(number))
@@ -56,6 +60,17 @@ def latent_bucket(shape: tuple[int, ...]) -> Bucket:
     """The shape of batches of latents (c, t, h, w) of videos, or (c, t) of sounds."""
     height, width = shape[2:] or (1, 1)
     return Bucket(num_frames=shape[1], height=height, width=width)
+
+
+def _told_shapes(entry: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """The shapes of a shard's latents by the index; none where it says what cannot be."""
+    told = entry.get("latent_shapes", [])
+    try:
+        shapes = [tuple(shape) for shape in told]
+    except TypeError:
+        return []
+    usable = all(len(shape) in (2, 4) and all(type(size) is int and size > 0 for size in shape) for shape in shapes)
+    return shapes if usable else []
 
 
 def _latent_shape(reader: ShardReader, number: int) -> tuple[int, ...] | None:

@@ -15,7 +15,8 @@ from moviegen_data.limits import MediaLimits
 from moviegen_data.transforms import cover, write_pixels
 
 EXTENSIONS = ("png", "jpg", "jpeg", "webp")
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP")  # by content; others Pillow would read through programs it starts
+# By content; others Pillow would read through programs it starts. MPO is read as JPEG, and has no reader under its own name.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _PILLOWS_LIMIT = threading.Lock()
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from moviegen_core.errors import UsageError
 from moviegen_data.audio import EXTENSIONS as SOUNDS
 from moviegen_data.buckets import Bucket, paper_buckets
-from moviegen_data.decoding import VIDEOS, geometry
+from moviegen_data.decoding import VIDEOS, geometry, has_video
 from moviegen_data.faults import SampleError, Skip
 from moviegen_data.forecast import Forecast, forecast_lines
 from moviegen_data.image import EXTENSIONS as IMAGES
@@ -19,6 +19,7 @@ from moviegen_data.limits import MediaLimits
 from moviegen_data.reader import Sample, ShardReader
 from moviegen_data.sound import check_sound
 from moviegen_data.tensors import latent_header, read_latent, read_text, read_visual
+from moviegen_data.urls import shown
 from moviegen_data.video import VideoDecoder
 
 
@@ -63,18 +64,22 @@ def inspect(
     shapes = buckets or ([] if num_frames is None else [Bucket(num_frames=num_frames, height=height, width=width, fps=fps)])
     limits = limits or MediaLimits()
     reader = ShardReader(path, limits=limits)
-    forecast = Forecast(shapes, batch_size, num_ranks) if shapes else None
+    forecast = Forecast(shapes, batch_size, num_ranks, grouped=bool(buckets)) if shapes else None
     found = _Findings(forecast, decode, limits)
     for number in tqdm(range(len(reader)), desc="inspecting", unit="sample", disable=True if json else None):
         try:
-            found.look(reader[number])
+            sample = reader[number]
         except SampleError as error:
-            place, key = reader.name(number)
-            reader.report.add(Skip(place, key, error.cause, error.detail))
-            if forecast is not None:
-                forecast.lose(key, error.cause)
+            found.lose(reader, number, None, error)
+            continue
+        bucket, cause = found.bucket_of(sample)
+        try:
+            found.look(sample)
+            found.count(sample.key, bucket, cause)
+        except SampleError as error:
+            found.lose(reader, number, bucket, error)
     answer = {
-        "path": str(path),
+        "path": shown(str(path)),
         "schema": 1,
         "num_shards": len(reader.paths),
         "num_samples": len(reader),
@@ -102,6 +107,27 @@ class _Findings:
         self.durations: list[float] = []
         self.num_captions = 0
 
+    def bucket_of(self, sample: Sample) -> tuple[int | None, str]:
+        """The bucket that a loader would plan a sample for, before it decodes anything; or why there is none."""
+        if self.forecast is None:
+            return None, ""
+        try:
+            height, width, duration_s = geometry(sample, self.videos)
+            return self.forecast.bucket_of(height=height, width=width, duration_s=duration_s, is_video=has_video(sample))
+        except SampleError as error:
+            return None, error.cause
+
+    def count(self, key: str, bucket: int | None, cause: str) -> None:
+        """Count a sample for the batches."""
+        if self.forecast is not None:
+            self.forecast.add(key, bucket, cause)
+
+    def lose(self, reader: ShardReader, number: int, bucket: int | None, error: SampleError) -> None:
+        """Note a bad sample."""
+        place, key = reader.name(number)
+        reader.report.add(Skip(place, key, error.cause, error.detail))
+        self.count(key, bucket, error.cause)
+
     def look(self, sample: Sample) -> None:
         """Count one sample; one that cannot be used raises."""
         self.parts.update(list(sample))
@@ -121,8 +147,6 @@ class _Findings:
             self._size(sample)
         elif not any(extension in sample for extension in (*SOUNDS, "latent.safetensors", "text.safetensors")):
             raise SampleError("no video or picture", f"it has {', '.join(sample)}")
-        elif self.forecast is not None:
-            self.forecast.lose(sample.key, "no video or picture")
 
     def _size(self, sample: Sample) -> None:
         height, width, duration_s = geometry(sample, self.videos)
@@ -132,9 +156,6 @@ class _Findings:
             self.rates[f"{rate:g}"] += 1
         if duration_s is not None:
             self.durations.append(duration_s)
-        if self.forecast is not None:
-            is_video = any(extension in sample for extension in VIDEOS)
-            self.forecast.add(sample.key, height=height, width=width, duration_s=duration_s, is_video=is_video)
 
     def _decode(self, sample: Sample, extension: str) -> None:
         if extension in VIDEOS:

@@ -2,18 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 
 from moviegen_core.autoencoder import Autoencoder
-from moviegen_core.callbacks.writers import Prediction
+from moviegen_core.callbacks.predictions import Prediction
 from moviegen_core.errors import UsageError
 from moviegen_data.caching import CacheWriter
 from moviegen_data.tensors import latent_bytes, visual_bytes
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class LatentShardWriter(CacheWriter):
@@ -22,42 +20,26 @@ class LatentShardWriter(CacheWriter):
     Captions and other facts of a sample's json are kept as they were; `encoded` is added, the size and frame rate of the clip that was
     encoded, or the rate and number of samples of the sound. Visual features of the batch (`extras["visual_features"]`) are kept beside
     the latent, so that those of a chunk of sound stay with it. In a latent's metadata lie the checksum of the encoder (`encoder`) and the
-    statistics that normalised it (`latent_mean`, `latent_std`). Shards and index take their names only when all are whole; every process
-    that sees samples of its own writes its own set. Generated latents are written the same way.
-
-    A run that was interrupted goes on after its last whole shard when the same command is given again, and ends with the same bytes as
-    one that was not; where the encoder, its statistics, the shards or the settings are others, it begins anew.
-
-    Args:
-        output: the folder of the shards.
-        dtype: precision the latents are kept in, `bf16` or `fp16` (half the bytes), or `fp32`.
-        prefix: first part of the shards' names; the rank is added where there are several processes.
-        max_samples: samples in a shard at most; as many are encoded again at most when an interrupted run goes on.
-        overwrite: replace shards of this prefix that are already there; otherwise they are an error before anything is encoded.
+    statistics that normalised it (`latent_mean`, `latent_std`). Generated latents are written the same way. Arguments are those of
+    `CacheWriter`; shards are called `latents-*` unless `prefix` says otherwise.
     """
 
-    def __init__(
-        self,
-        *,
-        output: str,
-        dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
-        prefix: str = "latents",
-        max_samples: int = 1000,
-        overwrite: bool = False,
-    ) -> None:
-        super().__init__(output=output, prefix=prefix, max_samples=max_samples, overwrite=overwrite)
-        if dtype not in _DTYPES:
-            raise UsageError(f"dtype={dtype!r} was given to LatentShardWriter", f"there are {', '.join(_DTYPES)}", "give one of these")
-        self.dtype = dtype
+    default_prefix = "latents"
 
     def origin(self, model: LightningModule) -> dict[str, str]:
-        """The encoder's checksum and statistics, and the precision the latents are kept in."""
+        """The encoder's checksum and statistics."""
         autoencoder = model if isinstance(model, Autoencoder) else getattr(model, "autoencoder", None)
         if autoencoder is None:
             raise UsageError(
                 f"LatentShardWriter was given with {type(model).__name__}",
                 "latents come from an Autoencoder, or from a model with an `autoencoder`",
                 "predict with one of these, or remove the callback",
+            )
+        if autoencoder.latent_mean.dtype != torch.float32:
+            raise UsageError(
+                f"LatentShardWriter was given with an autoencoder in {autoencoder.latent_mean.dtype}",
+                "the checksum of rounded weights is that of another encoder, which training would refuse",
+                "give trainer.precision bf16-mixed or 32-true, and dtype: bf16 for the latents",
             )
         return {
             "encoder": autoencoder.checksum(),
@@ -71,13 +53,8 @@ class LatentShardWriter(CacheWriter):
             raise UsageError(
                 "LatentShardWriter was given", f"the model returned no `latents` for {sample.key!r}", "return them from predict_step"
             )
-        latent = sample.latents.to(_DTYPES[self.dtype])
-        if not bool(latent.isfinite().all()):
-            raise UsageError(
-                f"the latent of {sample.key!r} was to be kept in {self.dtype}",
-                f"it holds NaN or infinite values there, of {float(sample.latents.abs().max()):.3g} at most before",
-                "normalise the latents (the autoencoder's statistics), or give dtype: fp32",
-            )
+        advice = "normalise the latents (the autoencoder's statistics), or give dtype: fp32"
+        latent = self.kept(sample.latents, f"the latent of {sample.key!r}", advice=advice)
         # The caption of the batch may carry prefixes, which reading puts before it anew: the json's own caption goes first.
         record = {"caption": sample.caption, **sample.metadata, "encoded": _clip(sample, batch, row)}
         return {"json": record, "latent.safetensors": latent_bytes(latent, self._origin), **_visual(batch, row)}

@@ -4,64 +4,34 @@ Shapes: b samples, pixels (b, 3, t, h, w), latents (b, c, t, h, w) or (b, c, t),
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from moviegen_core.batch import MediaBatch, TextEmbedding
+from moviegen_core.batch import MediaBatch
+from moviegen_core.errors import UsageError
+from moviegen_data.batching import collate
 from moviegen_data.buckets import Bucket
 from moviegen_data.decoding import Decoded, SampleDecoder
-from moviegen_data.faults import SampleError, Skip, SkipReport, SourceError
+from moviegen_data.faults import SampleError, Skip, SkipReport, SourceError, logger
+from moviegen_data.limits import MediaLimits
+from moviegen_data.loaded import LoadedBatch
 from moviegen_data.memory import RecycledMemory
+from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchPlan, PlanSampler
 from moviegen_data.reader import ShardReader
 from moviegen_data.rows import LatentRows
+from moviegen_data.shared_memory import SharedMemory
 from moviegen_data.storage import stamp_of
-from moviegen_data.transforms import to_floats
 
 _MAX_BAD_IN_A_ROW = 256
-_PLAIN = (str, int, float, type(None))
-
-
-@dataclass
-class LoadedBatch:
-    """A batch, and what was skipped on the way to it.
-
-    Args:
-        batch: the batch; None where a fixed plan has no good sample for it.
-        skips: bad samples that were met.
-        pixels: the batch's video as bytes: on the way from a worker they take a quarter of what floats would.
-    """
-
-    batch: MediaBatch | None
-    skips: list[Skip]
-    pixels: UInt8[Tensor, "b 3 t h w"] | None = None
-
-    def take(self, memory: RecycledMemory) -> MediaBatch | None:
-        """The batch, its pixels as floats."""
-        if self.batch is None or self.pixels is None:
-            return self.batch
-        return replace(self.batch, video=to_floats(self.pixels, memory.empty(*self.pixels.shape)))
-
-    def batch_of_bytes(self) -> MediaBatch | None:
-        """The batch, its pixels as bytes."""
-        return self.batch if self.batch is None or self.pixels is None else replace(self.batch, video=self.pixels)
-
-    def pin_memory(self) -> "LoadedBatch":
-        """Called by the loader where pinned memory was asked for."""
-        batch = self.batch
-        if batch is None:
-            return self
-        pinned = {name: _pin(getattr(batch, name)) for name in ("video", "latents", "fps", "audio", "extras")}
-        pixels = _pin(self.pixels)
-        text = {name: TextEmbedding(_pin(part.tokens), _pin(part.mask)) for name, part in batch.text.items()}
-        return replace(self, batch=replace(batch, **pinned, text=text), pixels=pixels)
+_KEPT_BLOCKS = 8  # of each worker
+_TELLING = (str, int, float, type(None), dict, MediaLimits)  # kinds of settings whose text tells all of them
 
 
 class ShardDataset(Dataset[LoadedBatch]):
@@ -82,7 +52,7 @@ class ShardDataset(Dataset[LoadedBatch]):
     ) -> None:
         self.readers, self.sampler, self.decoders, self.seed = readers, sampler, decoders, seed
         self.report = SkipReport()
-        self._memory = RecycledMemory()
+        self._memory: RecycledMemory | SharedMemory | None = None
         self._bad: dict[tuple[int, int, int], SampleError] = {}
         self._has_good: set[tuple[int, int]] = set()
         for reader in (reader for some in readers for reader in some):
@@ -93,11 +63,19 @@ class ShardDataset(Dataset[LoadedBatch]):
         return len(self.sampler)
 
     def __getitem__(self, plan: BatchPlan) -> LoadedBatch:
-        stream, decoder = self.sampler.streams[plan.stream], self.decoders[plan.stream]
+        if get_worker_info() is None:
+            return self._load(plan)
+        try:
+            return self._load(plan)
+        except (UsageError, SourceError) as error:
+            return LoadedBatch(None, [], error=error)
+
+    def _load(self, plan: BatchPlan) -> LoadedBatch:
+        stream, decoder, memory = self.sampler.streams[plan.stream], self.decoders[plan.stream], self.memory
         bucket = stream.buckets[plan.bucket]
         shape = decoder.pixel_shape(bucket)
-        pixels = None if shape is None else self._memory.empty(len(plan.samples), 3, *shape, dtype=torch.uint8)
-        rows = LatentRows(self._memory, len(plan.samples)) if decoder.latents else None
+        pixels = None if shape is None else memory.empty(len(plan.samples), 3, *shape, dtype=torch.uint8)
+        rows = LatentRows(memory, len(plan.samples)) if decoder.latents else None
         skips: list[Skip] = []
         decoded: list[Decoded] = []
         stand_ins = stream.following(plan)
@@ -118,7 +96,17 @@ class ShardDataset(Dataset[LoadedBatch]):
             decoded[0].metadata["repeated"] = True
             if rows is not None:
                 rows.keep()
-        return LoadedBatch(collate(decoded, rows) if decoded else None, skips, None if pixels is None else pixels[: len(decoded)])
+        if not decoded:
+            return LoadedBatch(None, skips)
+        shared = memory if isinstance(memory, SharedMemory) else None
+        return LoadedBatch(collate(decoded, rows, shared), skips, None if pixels is None else pixels[: len(decoded)], memory=shared)
+
+    @property
+    def memory(self) -> RecycledMemory | SharedMemory:
+        """Where batches are laid: in a worker's memory that the main process sees, or in this process's own."""
+        if self._memory is None:
+            self._memory = RecycledMemory() if get_worker_info() is None else SharedMemory()
+        return self._memory
 
     def largest_batch_bytes(self) -> int:
         """Bytes of the largest batch that any plan asks for; a sample of each bucket stands for all of it."""
@@ -126,9 +114,17 @@ class ShardDataset(Dataset[LoadedBatch]):
         for stream, readers, decoder in zip(self.sampler.streams, self.readers, self.decoders, strict=True):
             for bucket, size, parts in zip(stream.buckets, stream.batch_sizes, stream.parts, strict=True):
                 for part in parts:
-                    sample = readers[part.source][int(part.order.take(0, 1)[0])]
-                    largest = max(largest, size * decoder.num_bytes(sample, bucket))
+                    largest = max(largest, size * self._sample_bytes(readers[part.source], part.order, decoder, bucket))
         return largest
+
+    def _sample_bytes(self, reader: ShardReader, order: SampleOrder, decoder: SampleDecoder, bucket: Bucket) -> int:
+        """Bytes of the first sample that can be looked at."""
+        for number in order.take(0, min(order.num_samples, _MAX_BAD_IN_A_ROW)).tolist():
+            try:
+                return decoder.num_bytes(reader[number], bucket)
+            except SampleError:
+                continue
+        return 0
 
     def _stand_in(
         self,
@@ -165,8 +161,10 @@ class ShardDataset(Dataset[LoadedBatch]):
         return decoded
 
     def _check(self, stream: int, source: int, reader: ShardReader) -> None:
+        if (stream, source) in self._has_good:
+            return
         bad = [error for (of_stream, of_source, _), error in self._bad.items() if (of_stream, of_source) == (stream, source)]
-        if (stream, source) not in self._has_good and len(bad) >= min(len(reader), _MAX_BAD_IN_A_ROW):
+        if len(bad) >= min(len(reader), _MAX_BAD_IN_A_ROW):
             raise SourceError(_all_bad(reader, bad))
 
 
@@ -181,20 +179,27 @@ class ShardLoader(DataLoader):
 
     used: Callable[[], float] | None = None
     as_bytes = False
+    _handed_out = 0
+    _epoch: int | None = None  # the one that batches were handed out of last
+    _plan: str | None = None
     _floats: RecycledMemory | None = None  # kept from epoch to epoch
+    _blocks: "OrderedDict[int, Tensor] | None" = None  # the workers' memory: what is referred to is not mapped anew for every batch
 
     def __iter__(self) -> Iterator[MediaBatch]:
         sampler: PlanSampler = self.sampler
         handed_out = sampler.first_batch
-        self._handed_out = handed_out
+        self._handed_out, self._epoch = handed_out, sampler.epoch
         iterator = super().__iter__()
         sampler.first_batch = 0
         empty = True
         if self._floats is None:
-            self._floats = RecycledMemory()
+            self._floats, self._blocks = RecycledMemory(), OrderedDict()
         for loaded in iterator:
+            self._keep(loaded.blocks)
             for skip in loaded.skips:
                 self.dataset.report.add(skip)
+            if loaded.error is not None:
+                raise loaded.error
             self._handed_out += 1
             if loaded.batch is not None:
                 empty = False
@@ -202,77 +207,49 @@ class ShardLoader(DataLoader):
         if empty and not handed_out:
             raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report.summary()))
 
+    def _keep(self, blocks: Sequence[Tensor]) -> None:
+        for block in blocks:
+            self._blocks[block.data_ptr()] = block
+            self._blocks.move_to_end(block.data_ptr())
+        while len(self._blocks) > self.num_workers * _KEPT_BLOCKS:
+            self._blocks.popitem(last=False)
+
     def identity(self) -> str:
         """SHA-256 over what decides the batches: shards (sizes and times of writing), plans and decoders' settings, but not workers."""
-        digest = hashlib.sha256()
-        for readers, stream, decoder in zip(self.dataset.readers, self.sampler.streams, self.dataset.decoders, strict=True):
-            shards = [(str(path), stamp_of(path)) for reader in readers for path in reader.paths]
-            settings = {name: value for name, value in vars(decoder).items() if isinstance(value, _PLAIN)}
-            place = (stream.rank, stream.world_size, stream.seed, stream.carry, stream.batch_sizes, list(map(str, stream.buckets)))
-            digest.update(repr((shards, place, sorted(settings.items()), type(decoder).__qualname__)).encode())
+        digest = hashlib.sha256(f"{self.sampler.rank} {self.sampler.identity()}".encode())
+        for readers, decoder in zip(self.dataset.readers, self.dataset.decoders, strict=True):
+            places = [path.resolve() if isinstance(path, Path) else path for reader in readers for path in reader.paths]
+            shards = [(str(path), stamp_of(path)) for path in places]
+            settings = {name: value for name, value in vars(decoder).items() if isinstance(value, _TELLING)}
+            digest.update(repr((shards, sorted(settings.items()), type(decoder).__qualname__)).encode())
         return digest.hexdigest()
 
-    def state_dict(self) -> dict[str, int]:
-        """Epoch, batches of it that were handed out, and whether those are all that it uses."""
-        handed_out = getattr(self, "_handed_out", 0)
+    def plan_identity(self) -> str:
+        """SHA-256 over what decides which samples an epoch's batches hold; wherever the shards lie, and on any rank."""
+        if self._plan is None:
+            shards = [(path.name, count) for some in self.dataset.readers for reader in some for path, count in reader.shards()]
+            self._plan = hashlib.sha256(repr((self.sampler.identity(), shards)).encode()).hexdigest()
+        return self._plan
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Epoch, batches of it that were handed out, whether those are all that it uses, and the plan that they belong to."""
+        handed_out = self._handed_out if self._epoch == self.sampler.epoch else self.sampler.first_batch
         whole = handed_out >= min(len(self.sampler), self.used() if self.used else len(self.sampler))
-        return {"epoch": self.sampler.epoch, "num_batches": handed_out, "whole": whole}
+        return {"epoch": self.sampler.epoch, "num_batches": handed_out, "whole": whole, "plan": self.plan_identity()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration begin after the batches that a state had handed out."""
-        whole = bool(state.get("whole", state["num_batches"] >= len(self.sampler)))
-        self.sampler.set_epoch(state["epoch"] + whole)
-        self.sampler.first_batch = 0 if whole else state["num_batches"]
-
-
-def collate(samples: Sequence[Decoded], rows: LatentRows | None = None) -> MediaBatch:
-    """Join decoded samples, all but their pixels; texts are padded to the longest of the batch, a rate of None is a picture's."""
-    rates = [sample.fps for sample in samples]
-    latents, sounds = [sample.latent for sample in samples], [sample.audio for sample in samples]
-    joined = None if rows is None else rows.joined(latents)
-    if joined is None and latents[0] is not None:
-        joined = _stack(latents)
-    return MediaBatch(
-        captions=[sample.caption for sample in samples],
-        keys=[sample.key for sample in samples],
-        latents=joined,
-        fps=None if any(rate is None for rate in rates) else torch.tensor(rates, dtype=torch.float32),
-        audio=None if sounds[0] is None else _stack(sounds),
-        audio_hz=samples[0].audio_hz,
-        text=_pad_texts([sample.text for sample in samples]),
-        extras={name: _stack([sample.extras[name] for sample in samples]) for name in samples[0].extras},
-        metadata=[sample.metadata for sample in samples],
-    )
-
-
-def _stack(tensors: Sequence[Tensor]) -> Tensor:
-    shapes = {tuple(tensor.shape) for tensor in tensors}
-    if len(shapes) > 1:
-        raise SourceError(
-            f"a batch of tensors of shapes {sorted(shapes)} was drawn; a batch has one shape; "
-            "pack samples of different shapes into different shards, or write `latent_shape` into their json"
-        )
-    return torch.stack(list(tensors))
-
-
-def _pad_texts(texts: Sequence[Any]) -> dict[str, TextEmbedding]:
-    names = set(texts[0]).intersection(*texts[1:])
-    embeddings = {}
-    for name in sorted(names):
-        length = max(text[name][0].shape[0] for text in texts)
-        tokens = torch.zeros(len(texts), length, texts[0][name][0].shape[1], dtype=texts[0][name][0].dtype)
-        mask = torch.zeros(len(texts), length, dtype=torch.bool)
-        for row, text in enumerate(texts):
-            given, real = text[name]
-            tokens[row, : len(given)], mask[row, : len(given)] = given, real
-        embeddings[name] = TextEmbedding(tokens, mask)
-    return embeddings
-
-
-def _pin(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _pin(part) for name, part in value.items()}
-    return value.pin_memory() if isinstance(value, Tensor) else value
+        epoch, num_batches = state["epoch"], state["num_batches"]
+        whole = bool(state.get("whole", num_batches >= len(self.sampler)))
+        if state.get("plan") not in (None, self.plan_identity()):
+            whole = whole or num_batches >= len(self.sampler)
+            logger.warning(
+                "the shards, the ranks or the settings of batches are not those of the checkpoint; epoch %d goes on at batch %d of %d of "
+                "another order; some samples may come twice in it and some not at all", epoch, num_batches, len(self.sampler),
+            )  # fmt: skip
+        self.sampler.set_epoch(epoch + whole)
+        self.sampler.first_batch = 0 if whole else num_batches
+        self._epoch = None
 
 
 def _all_bad(reader: ShardReader, errors: Sequence[SampleError], report: str = "") -> str:

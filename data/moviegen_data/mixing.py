@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from moviegen_core.errors import UsageError
+from moviegen_data.urls import shown
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Source:
     def __post_init__(self) -> None:
         if not 0 < self.weight < float("inf"):
             raise UsageError(
-                f"the weight {self.weight} was given for {self.urls}", "weights are above 0", "give a weight, or leave the source out"
+                f"the weight {self.weight} was given for {shown(self.urls)}",
+                "weights are above 0",
+                "give a weight, or leave the source out",
             )
 
 
@@ -67,6 +70,23 @@ def apportion(total: int, weights: Sequence[float]) -> np.ndarray:
     order = np.argsort(-(shares - counts), kind="stable")
     counts[order[: total - counts.sum()]] += 1
     return counts
+
+
+def apportion_round(round_: int, total: int, weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """What each weight got in the rounds before this one, and what it gets in it.
+
+    A round divides its total into whole numbers; what a weight lost by that is owed to it later, so that over the rounds none gets too
+    little, and one whose share of a round is far below one still gets its turn.
+    """
+    shares = np.asarray(weights, dtype=np.float64) / np.sum(weights) * total
+    before, counts = np.zeros(len(shares), dtype=np.int64), apportion(total, weights)
+    if np.allclose(shares, counts, rtol=0, atol=1e-9):
+        return counts * round_, counts
+    for number in range(1, round_ + 1):
+        before += counts
+        due = np.maximum(shares * (number + 1) - before, 0.0)
+        counts = apportion(total, due)
+    return before, counts
 
 
 def batch_counts(total: int, weights: Sequence[float]) -> list[int]:

@@ -1,5 +1,6 @@
 """The order of samples: a pure function of the seed and the pass, computable at any position without what came before."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,6 +39,13 @@ class SampleOrder:
         self.window_shards = window_shards
         self._last_layout: tuple[int, np.ndarray, np.ndarray] | None = None
         self._last_window: tuple[int, int, np.ndarray] | None = None
+
+    def identity(self) -> str:
+        """SHA-256 over all that decides the order."""
+        digest = hashlib.sha256(repr((self.seed, self.shuffle, self.window_shards)).encode())
+        for numbers in (self._edges, self._chosen):
+            digest.update(b"all" if numbers is None else np.ascontiguousarray(numbers, dtype=np.int64).tobytes())
+        return digest.hexdigest()
 
     def take(self, start: int, stop: int) -> np.ndarray:
         """Sample numbers at positions `start` to `stop` of the endless sequence."""

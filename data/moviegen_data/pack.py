@@ -185,12 +185,13 @@ def _records(
 
 def _keyed(media: list[Path], root: Path) -> list[tuple[str, Path]]:
     keys: dict[str, Path] = {}
+    last: dict[str, int] = {}  # the number that was given last, so that a thousand names without letters are not counted from 1 each
     for path in media:
         base = re.sub(r"[^A-Za-z0-9_/-]+", "_", path.relative_to(root).with_suffix("").as_posix())[-80:].strip("_/") or "sample"
-        key, number = base, 1
+        key = base
         while key in keys:
-            number += 1
-            key = f"{base}_{number}"
+            last[base] = last.get(base, 1) + 1
+            key = f"{base}_{last[base]}"
         keys[key] = path
     return list(keys.items())
 

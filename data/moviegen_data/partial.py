@@ -2,15 +2,14 @@
 
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moviegen_core.files import write_bytes
+from moviegen_core.files import flush, write_bytes
 
 INDEX = "index.json"
-_STATE = "state.json"
+NOTES = "notes.jsonl"  # a line that says what the set is made of, then one for each whole shard
 
 
 def shard_index_path(folder: str | Path, prefix: str = "shard") -> Path:
@@ -23,58 +22,67 @@ def present_shards(folder: Path, prefix: str) -> list[Path]:
     return sorted(folder.glob(f"{prefix}-[0-9]*.tar")) if folder.is_dir() else []
 
 
-def write_partial(partial: Path, made_from: str, shards: Sequence[Mapping[str, Any]], progress: Mapping[str, Any]) -> None:
-    """Note which shards of a set are whole, and how far its making had come when the last of them was."""
-    state = {"made_from": made_from, "progress": progress, "shards": shards}
-    write_bytes(partial / _STATE, json.dumps(state, ensure_ascii=False).encode())
+def begin_notes(partial: Path, made_from: str) -> None:
+    """Note what a set is made of, before its first shard."""
+    write_bytes(partial / NOTES, _line({"made_from": made_from}))
 
 
-def read_partial(partial: Path, made_from: str) -> dict[str, Any] | None:
-    """What was noted of a set made of the same; None where it has no whole shard, or one that is not what the note says.
+def add_note(partial: Path, shard: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+    """Note that a shard is whole, and how far the making of the set had come when it was."""
+    with open(partial / NOTES, "ab") as file:
+        file.write(_line({"shard": shard, "progress": progress}))
+        file.flush()
+        os.fsync(file.fileno())
 
-    A shard that was not finished is removed.
-    """
-    state = _read(partial / _STATE)
-    if state.get("made_from") != made_from or not state.get("shards"):
-        return None
-    whole = {shard["file"]: shard["num_bytes"] for shard in state["shards"]}
-    if any(not _has_size(partial / name, size) for name, size in whole.items()):
-        return None
-    for path in partial.iterdir():
-        if path.name not in whole and path.name != _STATE:
-            path.unlink()
-    return state
+
+def read_partial(partial: Path, made_from: str) -> list[dict[str, Any]]:
+    """The notes on a set made of the same, up to the first shard that is not there whole; notes behind it are removed."""
+    head, *notes = _read_notes(partial / NOTES) or [{}]
+    if head.get("made_from") != made_from:
+        return []
+    whole = []
+    for note in notes:
+        shard = note.get("shard", {})
+        if not _has_size(partial / str(shard.get("file")), shard.get("num_bytes")):
+            break
+        whole.append(note)
+    if whole:
+        write_bytes(partial / NOTES, b"".join(map(_line, [head, *whole])))
+    return whole
 
 
 def finish_naming(partial: Path, folder: Path, prefix: str, made_from: str) -> bool:
-    """True where the whole set of the same is there, after giving it the names that a killed run could not give any more."""
+    """Give a whole set of the same the names that a killed run could not give any more; false where there is none."""
     index = _read(partial / INDEX)
-    if index.get("made_from") == made_from and all(
+    whole = index.get("made_from") == made_from and all(
         _has_size(partial / shard["file"], shard["num_bytes"]) or _has_size(folder / shard["file"], shard["num_bytes"])
         for shard in index["shards"]
-    ):
-        give_names(partial, folder, prefix)
-    index = _read(shard_index_path(folder, prefix))
-    complete = index.get("made_from") == made_from and all(
-        _has_size(folder / shard["file"], shard["num_bytes"]) for shard in index["shards"]
     )
-    if complete:
-        shutil.rmtree(partial, ignore_errors=True)
-    return complete
+    if whole:
+        give_names(partial, folder, prefix)
+    return whole
+
+
+def is_whole(folder: Path, prefix: str, made_from: str) -> bool:
+    """True where a whole set made of the same has its names."""
+    index = _read(shard_index_path(folder, prefix))
+    return index.get("made_from") == made_from and all(_has_size(folder / shard["file"], shard["num_bytes"]) for shard in index["shards"])
 
 
 def give_names(partial: Path, folder: Path, prefix: str) -> None:
     """Move a set whose index is written to where it belongs, the index last; an earlier set goes, its index first."""
     names = [shard["file"] for shard in _read(partial / INDEX)["shards"]]
     shard_index_path(folder, prefix).unlink(missing_ok=True)
+    flush(folder)
     for path in present_shards(folder, prefix):
         if path.name not in names:
             path.unlink()
     for name in names:
         if (partial / name).exists():  # a killed run may have moved it
             os.replace(partial / name, folder / name)
+    flush(folder)  # the index must not be there before them, not even after a power cut
     os.replace(partial / INDEX, shard_index_path(folder, prefix))
-    shutil.rmtree(partial)
+    flush(folder)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -85,5 +93,24 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _has_size(path: Path, num_bytes: int) -> bool:
+def _read_notes(path: Path) -> list[dict[str, Any]]:
+    """The notes, up to one that was cut."""
+    notes: list[dict[str, Any]] = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                note = json.loads(line)
+                if not isinstance(note, dict) or not line.endswith("\n"):
+                    break
+                notes.append(note)
+    except (OSError, ValueError):
+        pass
+    return notes
+
+
+def _line(note: Mapping[str, Any]) -> bytes:
+    return json.dumps(note, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _has_size(path: Path, num_bytes: int | None) -> bool:
     return path.is_file() and path.stat().st_size == num_bytes

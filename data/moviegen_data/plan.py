@@ -8,6 +8,7 @@ and ranks have equally many batches. Fixed plans (validation, prediction) show e
 by the ranks, the last ranks repeat a few.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +17,7 @@ import numpy as np
 from torch.utils.data import DistributedSampler
 
 from moviegen_data.buckets import Bucket
-from moviegen_data.mixing import apportion, batch_counts, num_images_before
+from moviegen_data.mixing import apportion_round, batch_counts, num_images_before
 from moviegen_data.order import SampleOrder
 
 
@@ -96,6 +97,12 @@ class BatchStream:
         self._sequence: tuple[int, np.ndarray, np.ndarray] | None = None
         self._filled: dict[int, tuple[int, np.ndarray]] = {}
 
+    def identity(self) -> str:
+        """SHA-256 over all that decides the batches, but for the rank."""
+        parts = [[(part.source, part.weight, part.order.identity()) for part in some] for some in self.parts]
+        settings = (self.buckets, parts, self.batch_sizes, self.num_batches, self.stream, self.seed, self.world_size, self.carry)
+        return hashlib.sha256(repr(settings).encode()).hexdigest()
+
     def batch(self, number: int) -> BatchPlan:
         """Batch `number` of the stream on this rank."""
         round_, position = divmod(number, self.round_length)
@@ -152,10 +159,10 @@ class BatchStream:
     def _carried(self, bucket: int, round_: int) -> np.ndarray:
         parts = self.parts[bucket]
         places = self.num_batches[bucket] * self.batch_sizes[bucket]
-        counts = apportion(places, [part.weight for part in parts])
+        before, counts = apportion_round(round_, places, [part.weight for part in parts])
         rows = []
-        for part, count in zip(parts, counts.tolist(), strict=True):
-            first = (round_ * self.world_size + self.rank) * count
+        for part, earlier, count in zip(parts, before.tolist(), counts.tolist(), strict=True):
+            first = self.world_size * earlier + self.rank * count
             rows.append(_rows(part.source, part.order.take(first, first + count)))
         joined = np.concatenate(rows)
         if len(parts) > 1:
@@ -206,6 +213,11 @@ class PlanSampler(DistributedSampler):
 
     def __len__(self) -> int:
         return self.num_batches
+
+    def identity(self) -> str:
+        """SHA-256 over all that decides the batches of every epoch, but for the rank."""
+        settings = ([stream.identity() for stream in self.streams], self.image_share, self.num_batches)
+        return hashlib.sha256(repr(settings).encode()).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration hands out."""

@@ -2,10 +2,9 @@
 
 import bisect
 import json
-import os
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,14 @@ from moviegen_data.addresses import resolve_shards
 from moviegen_data.contents import Member, ShardContents, indexed_contents, scan_shard
 from moviegen_data.faults import SampleError, SkipReport
 from moviegen_data.limits import MediaLimits
+from moviegen_data.local_files import LocalFile
 from moviegen_data.shards import SCHEMA_VERSION
 from moviegen_data.storage import Place, RemoteFile, RemotePath, size_of
+from moviegen_data.urls import shown
 
 _MAX_OPEN_SHARDS = 32
+_MAX_TEXT = 1 << 24  # bytes of a json; reading makes some fifty times as many of them
 _NUMBERED = re.compile(r"(.+)-\d+\.tar")
-
-
-class _LocalFile:
-    """A shard's file, open as long as anything refers to it; reads name their place, so processes may share it."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Bytes of a range."""
-        return os.pread(self.descriptor, size, offset)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
 
 
 class _OpenShard:
@@ -47,7 +34,7 @@ class _OpenShard:
         if contents is not None and (size := path.size()) != entry["num_bytes"]:
             raise SampleError("the shard is not the one that its index speaks of", f"{path}: {size} bytes, not {entry['num_bytes']}")
         self.contents: ShardContents = contents or scan_shard(path)
-        self.file = RemoteFile(path) if isinstance(path, RemotePath) else _LocalFile(path)
+        self.file = RemoteFile(path) if isinstance(path, RemotePath) else LocalFile(path)
 
 
 class Sample(Mapping[str, bytes]):
@@ -62,7 +49,7 @@ class Sample(Mapping[str, bytes]):
     """
 
     def __init__(
-        self, shard: str, key: str, members: dict[str, Member], file: _LocalFile | RemoteFile, limits: MediaLimits | None = None
+        self, shard: str, key: str, members: dict[str, Member], file: LocalFile | RemoteFile, limits: MediaLimits | None = None
     ) -> None:
         self.shard = shard
         self.key = key
@@ -80,23 +67,14 @@ class Sample(Mapping[str, bytes]):
 
     def buffer(self, extension: str) -> bytearray:
         """A part as writable memory, which tensors can view without a copy."""
-        member = self._member(extension)
-        if isinstance(self._file, RemoteFile):
-            return bytearray(self[extension])
-        content = bytearray(member.size)
-        if os.preadv(self._file.descriptor, [content], member.offset) != member.size:
-            raise SampleError("the shard is cut inside this sample", f"{extension}: fewer than {member.size} bytes")
+        content = bytearray(self._member(extension).size)
+        self.read_into(extension, np.frombuffer(content, dtype=np.uint8), 0)
         return content
 
     def read_into(self, extension: str, target: np.ndarray, offset: int) -> None:
-        """Fill an array of bytes with a part from some byte on; no copy lies between."""
+        """Fill an array of bytes with a part from some byte on; of a local shard no copy lies between."""
         member = self._member(extension)
-        if isinstance(self._file, RemoteFile):
-            content = self._file.read(member.offset + offset, len(target))
-            target[: len(content)] = np.frombuffer(content, dtype=np.uint8)
-            count = len(content)
-        else:
-            count = os.preadv(self._file.descriptor, [target], member.offset + offset)
+        count = self._file.read_into(member.offset + offset, target)
         if count != len(target) or offset + count > member.size:
             raise SampleError("the shard is cut inside this sample", f"{extension}: fewer than {len(target)} bytes from {offset} on")
 
@@ -131,12 +109,15 @@ class Sample(Mapping[str, bytes]):
         return self._json
 
     def _read_metadata(self) -> dict[str, Any]:
+        for extension in ("json", "txt"):
+            if extension in self and self.size(extension) > _MAX_TEXT:
+                raise SampleError("too large", f"{extension} of {self.size(extension)} bytes, at most {_MAX_TEXT}")
         if "json" not in self:
             return {"caption": self["txt"].decode("utf-8", "replace").strip()} if "txt" in self else {}
         content = self["json"]
         try:
             record = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SampleError("the json cannot be read", str(error)) from error
         if not isinstance(record, dict):
             raise SampleError("the json cannot be read", f"it is a {type(record).__name__}, not a mapping")
@@ -172,7 +153,9 @@ class ShardReader:
         if not len(self):
             causes = self.report.summary() or f"{len(self.paths)} shards without a sample"
             raise UsageError(
-                f"the shards {urls!r} were given", f"they hold no readable sample: {causes}", "pack them again with `moviegen data pack`"
+                f"the shards {shown(repr(urls))} were given",
+                f"they hold no readable sample: {causes}",
+                "pack them again with `moviegen data pack`",
             )
 
     def __len__(self) -> int:
@@ -190,6 +173,10 @@ class ShardReader:
     def num_bytes(self) -> int:
         """Bytes of all shards."""
         return sum(self.index[path]["num_bytes"] if path in self.index else size_of(path) for path in self.paths)
+
+    def shards(self) -> Iterator[tuple[Place, int]]:
+        """The shards, and how many samples each of them holds."""
+        return zip(self.paths, self.counts, strict=True)
 
     def locate(self, number: int) -> tuple[int, int]:
         """The shard of a sample number, and its position there."""
@@ -210,7 +197,7 @@ class ShardReader:
     def _scan(self, path: Place) -> int:
         try:
             contents = scan_shard(path)
-        except SampleError as error:  # a remote shard; local ones were seen to be there
+        except SampleError as error:
             raise UsageError(f"the shard {path} was given", str(error), "correct the address, or the rights to read it") from error
         for problem in contents.problems:
             self.report.add(problem)
@@ -238,24 +225,32 @@ def _read_indices(paths: Sequence[Place]) -> dict[Place, dict[str, Any]]:
             continue
         try:
             shards = json.loads(content)["shards"]
-            entries.update({index.parent / shard["file"]: shard for shard in shards if _unchanged(index.parent, shard)})
-        except (ValueError, KeyError, TypeError):
+            entries.update({index.parent / str(shard["file"]): _slim(index, shard) for shard in shards if _unchanged(index.parent, shard)})
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return {path: entries[path] for path in paths if path in entries}
+
+
+def _slim(index: Place, shard: Mapping[str, Any]) -> dict[str, Any]:
+    """An index's entry as it is kept: where parts lie is many objects a sample, of local shards is not needed, and as a text is small."""
+    kept = {name: value for name, value in shard.items() if name != "members"}
+    if isinstance(index, RemotePath) and "members" in shard:
+        kept["members"] = json.dumps(shard["members"], separators=(",", ":"))
+    return kept
 
 
 def _find_indices(paths: Sequence[Place]) -> list[Place]:
     """Indices beside shards; those of remote ones by the names that `ShardWriter` gives, since not every server lists its files."""
     folders = {path.parent for path in paths if isinstance(path, Path)}
     remote = {(path.parent, match[1]) for path in paths if isinstance(path, RemotePath) and (match := _NUMBERED.fullmatch(path.name))}
-    found: list[Place] = [index for folder in folders for index in folder.glob("*.index.json")]
+    found: list[Place] = [index for folder in folders for index in folder.glob("*.index.json") if index.is_file()]
     return found + [folder / f"{prefix}.index.json" for folder, prefix in sorted(remote, key=str)]
 
 
 def _unchanged(folder: Place, shard: Mapping[str, Any]) -> bool:
-    if not isinstance(shard["num_samples"], int) or not isinstance(shard["num_bytes"], int):
+    if any(not isinstance(shard[name], int) or shard[name] < 0 for name in ("num_samples", "num_bytes")):
         return False
     if isinstance(folder, RemotePath):
         return True  # a request for each; the size is compared when the shard is opened
-    path = folder / shard["file"]
+    path = folder / str(shard["file"])
     return path.is_file() and path.stat().st_size == shard["num_bytes"]

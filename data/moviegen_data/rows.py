@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from moviegen_data.memory import RecycledMemory
+from moviegen_data.shared_memory import SharedMemory
 
 
 class LatentRows:
@@ -17,7 +18,7 @@ class LatentRows:
         num_rows: most samples that the batch has.
     """
 
-    def __init__(self, memory: RecycledMemory, num_rows: int) -> None:
+    def __init__(self, memory: RecycledMemory | SharedMemory, num_rows: int) -> None:
         self._memory, self._num_rows = memory, num_rows
         self._batch: Tensor | None = None
         self._kept = 0

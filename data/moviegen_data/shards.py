@@ -5,18 +5,28 @@ import io
 import json
 import os
 import re
-import shutil
 import struct
 import tarfile
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from moviegen_core.errors import UsageError
 from moviegen_core.files import write_bytes
-from moviegen_data.partial import INDEX, finish_naming, give_names, present_shards, read_partial, shard_index_path, write_partial
+from moviegen_data.claim import Claim
+from moviegen_data.partial import (
+    INDEX,
+    NOTES,
+    add_note,
+    begin_notes,
+    finish_naming,
+    give_names,
+    is_whole,
+    present_shards,
+    read_partial,
+    shard_index_path,
+)
 
 __all__ = ["SCHEMA_VERSION", "ShardWriter", "safetensors_header", "shard_index_path"]
 
@@ -48,6 +58,7 @@ class ShardWriter:
 
     Raises:
         FileExistsError: the folder has shards of this prefix and `overwrite` is false.
+        UsageError: the folder cannot be made, or another process writes shards of this prefix into it.
         ValueError: a limit is not positive, a key was given twice or cannot be a name in a tar.
         OSError: the disk is full; nothing half-written is left.
     """
@@ -87,19 +98,32 @@ class ShardWriter:
         self._places: list[tuple[str, dict[str, tuple[int, int]]]] = []
         self.made_from = made_from
         self.progress: dict[str, Any] = {}
-        self.complete = made_from is not None and finish_naming(self._partial, self.folder, prefix, made_from)
+        self._claim: Claim | None = None
+        self.complete = made_from is not None and not overwrite and not self._partial.exists() and is_whole(self.folder, prefix, made_from)
+        if not self.complete:
+            self._claim = Claim(self._partial, what=f"the shards {self.folder}/{prefix}-*.tar")
+            try:
+                self._begin(overwrite)
+            except BaseException:
+                self._claim.release()
+                raise
+
+    def _begin(self, overwrite: bool) -> None:
+        """Finish what a killed run had whole, go on with what it had not, or begin anew."""
+        if self.made_from is not None:
+            self.complete = finish_naming(self._partial, self.folder, self.prefix, self.made_from)
+            self.complete = self.complete or (not overwrite and is_whole(self.folder, self.prefix, self.made_from))
         if self.complete:
+            self._leave()
             return
         self._refuse_present(overwrite)
-        if made_from is not None and (found := read_partial(self._partial, made_from)):
-            self._go_on(found)
-            return
-        shutil.rmtree(self._partial, ignore_errors=True)
-        try:
-            self._partial.mkdir(parents=True)
-        except OSError as error:
-            given = f"the folder {self.folder} was given for new shards"
-            raise UsageError(given, f"it cannot be made or written to ({error.strerror})", "give a folder of your own") from error
+        notes = [] if self.made_from is None else read_partial(self._partial, self.made_from)
+        for note in notes:
+            self._go_on(note["shard"])
+            self.progress = note["progress"]
+        self._claim.clear(keep=[NOTES, *(shard["file"] for shard in self._shards)] if notes else [])
+        if self.made_from is not None and not notes:
+            begin_notes(self._partial, self.made_from)
 
     @property
     def written(self) -> Set[str]:
@@ -124,7 +148,7 @@ class ShardWriter:
         payload = {extension: _to_bytes(key, extension, part) for extension, part in parts.items()}
         if not payload:
             raise ValueError(f"the sample {key!r} has no parts; give at least one, e.g. {{'json': {{'caption': '...'}}}}")
-        size = sum(_MEMBER + -(-len(part) // _MEMBER) * _MEMBER for part in payload.values())
+        size = sum(_MEMBER + _padded(len(part)) for part in payload.values())
         try:
             if self._tar is not None and (self._in_shard >= self.max_samples or self._file.tell() + size > self.max_bytes):
                 self._finish_shard()
@@ -135,8 +159,8 @@ class ShardWriter:
                 member = tarfile.TarInfo(f"{key}.{extension}")
                 member.size = len(part)
                 member.mode = 0o644
-                places[extension] = (self._tar.offset + _MEMBER, len(part))
                 self._tar.addfile(member, io.BytesIO(part))
+                places[extension] = (self._tar.offset - _padded(len(part)), len(part))
             self._places.append((key, places))
         except OSError as error:
             self._give_up(error)
@@ -165,6 +189,7 @@ class ShardWriter:
             }
             write_bytes(self._partial / INDEX, _index_text(index).encode())
             give_names(self._partial, self.folder, self.prefix)
+            self._leave()
         except OSError as error:
             self._give_up(error)
 
@@ -176,22 +201,27 @@ class ShardWriter:
                     handle.close()
                 except OSError:
                     pass
-        unfinished = self._partial / self._shard_name(len(self._shards))
         self._tar = self._file = None
-        if self.made_from is None or not self._shards:
-            shutil.rmtree(self._partial, ignore_errors=True)
-        else:
-            unfinished.unlink(missing_ok=True)
+        if self._claim is None:  # whole, or given up before
+            return
+        keep = [] if self.made_from is None or not self._shards else [NOTES, *(shard["file"] for shard in self._shards)]
+        self._leave(keep)
 
-    def _go_on(self, found: Mapping[str, Any]) -> None:
-        """Take up a set that an interrupted run left."""
-        self._shards, self.progress = found["shards"], found["progress"]
-        for shard in self._shards:
-            for key, parts in shard["members"]:
-                self._keys.add(key)
-                self._members.update(parts.keys())
-            self.num_samples += shard["num_samples"]
-            self.num_bytes += shard["num_bytes"]
+    def _leave(self, keep: Collection[str] = ()) -> None:
+        """Let go of the hidden folder, and remove it but for what another run can go on with."""
+        if self._claim is not None:
+            self._claim.clear(keep=keep)
+            self._claim.release()
+            self._claim = None
+
+    def _go_on(self, shard: Mapping[str, Any]) -> None:
+        """Take up a whole shard that an interrupted run left."""
+        self._shards.append(dict(shard))
+        for key, parts in shard["members"]:
+            self._keys.add(key)
+            self._members.update(parts.keys())
+        self.num_samples += shard["num_samples"]
+        self.num_bytes += shard["num_bytes"]
 
     def _refuse_present(self, overwrite: bool) -> None:
         present = present_shards(self.folder, self.prefix)
@@ -203,7 +233,7 @@ class ShardWriter:
 
     def _start_shard(self) -> None:
         self._file = open(self._partial / self._shard_name(len(self._shards)), "wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # as USTAR, but names may be longer
         self._in_shard = 0
         self._latent_shapes, self._places = set(), []
 
@@ -224,7 +254,7 @@ class ShardWriter:
         self._shards.append(shard)
         self.num_bytes += size
         if self.made_from is not None:
-            write_partial(self._partial, self.made_from, self._shards, self.progress)
+            add_note(self._partial, shard, self.progress)
 
     def _give_up(self, error: OSError) -> None:
         written = self.num_bytes
@@ -238,6 +268,10 @@ class ShardWriter:
         raise error
 
 
+def _padded(num_bytes: int) -> int:
+    return -(-num_bytes // _MEMBER) * _MEMBER
+
+
 def _index_text(index: Mapping[str, Any]) -> str:
     """Json with a line for each shard, whose members are many numbers."""
     head = json.dumps({**index, "shards": []}, indent=1, ensure_ascii=False)
@@ -248,7 +282,9 @@ def _index_text(index: Mapping[str, Any]) -> str:
 
 def _check_key(key: str, taken: set[str]) -> None:
     parts = key.split("/")
-    if not key or "." in parts[-1] or any(part in ("", ".", "..") for part in parts) or len(key.encode()) > 90 or "\0" in key:
+    too_long = len(key.encode(errors="replace")) > 90
+    unnameable = "\0" in key or any("\ud800" <= letter <= "\udfff" for letter in key)  # names that were no UTF-8
+    if unnameable or too_long or "." in parts[-1] or any(part in ("", ".", "..") for part in parts):
         raise ValueError(
             f"the sample key {key!r} was given; a key is a relative path of at most 90 bytes whose last part has no dot (what follows the "
             f"first dot is the kind of the part); try {re.sub(r'[^A-Za-z0-9_-]+', '_', key)[-90:].strip('_') or 'sample'!r}"

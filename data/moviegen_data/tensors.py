@@ -55,10 +55,16 @@ def latent_header(head: bytes | bytearray) -> tuple[tuple[int, ...], torch.dtype
     try:
         header, begin = safetensors_header(head)
         entry = header["latent"]
-        shape, dtype = tuple(entry["shape"]), _DTYPES[entry["dtype"]]
-        return shape, dtype, header.get("__metadata__") or {}, begin + entry["data_offsets"][0]
-    except (struct.error, ValueError, KeyError, TypeError, IndexError) as error:
+        shape, dtype, first = tuple(entry["shape"]), _DTYPES[entry["dtype"]], entry["data_offsets"][0]
+        if any(type(number) is not int or number < 0 for number in (*shape, first)):
+            raise ValueError(f"shape {shape} at {first}")
+        return shape, dtype, _texts(header.get("__metadata__")), begin + first
+    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise SampleError("the latent cannot be read", f"{type(error).__name__}: {error}") from error
+
+
+def _texts(metadata: object) -> dict[str, str]:
+    return {str(name): str(value) for name, value in metadata.items()} if isinstance(metadata, dict) else {}
 
 
 def read_latent(data: bytes | bytearray) -> Float[Tensor, "c t ..."]:
@@ -100,7 +106,7 @@ def _all_finite(values: Tensor) -> bool:
     if exponent is None:
         return bool(values.isfinite().all())
     integers = torch.int16 if values.itemsize == 2 else torch.int32
-    return int((values.view(integers).numpy() & exponent).max()) != exponent
+    return int((values.contiguous().view(integers).numpy() & exponent).max()) != exponent
 
 
 def text_bytes(embeddings: Mapping[str, TextEmbedding | tuple[Tensor, Tensor]], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -124,13 +130,32 @@ def read_text(data: bytes) -> dict[str, tuple[Float[Tensor, "l d"], Bool[Tensor,
     """Unpack text embeddings by the conditioner's name.
 
     Raises:
-        SampleError: they cannot be read.
+        SampleError: they cannot be read, have other shapes than (l, d) and (l,), or hold NaN or infinite values.
     """
     try:
         tensors = load(data)
         names = {name.removesuffix(".tokens") for name in tensors if name.endswith(".tokens")}
-        return {name: (tensors[f"{name}.tokens"], tensors[f"{name}.mask"].bool()) for name in sorted(names)}
+        texts = {name: (tensors[f"{name}.tokens"], tensors[f"{name}.mask"].bool()) for name in sorted(names)}
     except (SafetensorError, KeyError, ValueError) as error:
+        raise SampleError("the text embeddings cannot be read", f"{type(error).__name__}: {error}") from error
+    for name, (tokens, mask) in texts.items():
+        if tokens.ndim != 2 or not tokens.numel() or mask.shape != tokens.shape[:1] or not tokens.is_floating_point():
+            shapes = f"{name}: {tokens.dtype} {tuple(tokens.shape)}, mask {tuple(mask.shape)}; they are (l, d) and (l,)"
+            raise SampleError("the text embeddings cannot be read", shapes)
+        if not _all_finite(tokens):
+            raise SampleError("the text embeddings hold NaN or infinite values", name)
+    return texts
+
+
+def text_origin(data: bytes) -> dict[str, str]:
+    """What packed text embeddings say of where they come from: for each name `NAME.encoder`, and `NAME.files` where it was known.
+
+    Raises:
+        SampleError: they cannot be read.
+    """
+    try:
+        return _texts(safetensors_header(data)[0].get("__metadata__"))
+    except (struct.error, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SampleError("the text embeddings cannot be read", f"{type(error).__name__}: {error}") from error
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from moviegen_core.autoencoder import AudioAutoencoder
 from moviegen_core.batch import MediaBatch, TextEmbedding
 from moviegen_core.callbacks.ema import ExponentialMovingAverage
-from moviegen_core.callbacks.writers import predictions
+from moviegen_core.callbacks.predictions import predictions
 from moviegen_core.errors import UsageError
 from moviegen_core.media.images import gif_bytes, png_bytes, sheet, shrink, strip
 from moviegen_core.media.sound import spectrogram, wav_bytes, waveform

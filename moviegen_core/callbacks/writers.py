@@ -2,18 +2,17 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 from torch import Tensor
 
+from moviegen_core.callbacks.predictions import Prediction, SampleWriter, predictions
 from moviegen_core.errors import UsageError
 from moviegen_core.files import safe_name, write_bytes
 from moviegen_core.media.images import gif_bytes, png_bytes, sheet, shrink, strip, write_strip
@@ -29,63 +28,7 @@ _SHEET_FRAMES = 6
 _SHEET_CELLS = 64
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One sample of what a `predict_step` returned.
-
-    Args:
-        key: its unique name.
-        caption: its text.
-        video: pixels in [-1, 1] (3, t, h, w), or None.
-        fps: frames per second.
-        latents: normalised latents (c, t, h, w), or None.
-        audio: waveform in [-1, 1] (channels, samples), or None.
-        audio_hz: its sampling rate, or None.
-        metadata: the sample's own json.
-    """
-
-    key: str
-    caption: str
-    video: Float[Tensor, "3 t h w"] | None
-    fps: float
-    latents: Float[Tensor, "c t h w"] | None
-    audio: Float[Tensor, "c n"] | None
-    audio_hz: int | None
-    metadata: Mapping[str, Any]
-
-
-def predictions(output: Any) -> list[Prediction]:
-    """Take apart what `predict_step` returned: a mapping, or a record such as `MediaBatch`.
-
-    It holds `keys` and `captions`, and whichever exist of `video` (b, 3, t, h, w), `fps`, `latents` (b, c, t, h, w), `audio` (b, c, n) with
-    `audio_hz`, and `metadata`.
-    """
-    fields = output if isinstance(output, Mapping) else vars(output)
-    if "keys" not in fields or "captions" not in fields:
-        known = ", ".join(sorted(fields)) or "nothing"
-        raise UsageError(f"predict_step returned {known}", "a writer needs `keys` and `captions` beside the media", "return these too")
-    num_samples = len(fields["keys"])
-
-    def column(name: str, default: Any = None) -> Sequence[Any]:
-        values = fields.get(name)
-        return [default] * num_samples if values is None or len(values) == 0 else values
-
-    return [
-        Prediction(
-            key=fields["keys"][i],
-            caption=fields["captions"][i],
-            video=column("video")[i],
-            fps=float(column("fps", 16.0)[i]),
-            latents=column("latents")[i],
-            audio=column("audio")[i],
-            audio_hz=fields.get("audio_hz"),
-            metadata=column("metadata", {})[i],
-        )
-        for i in range(num_samples)
-    ]
-
-
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(SampleWriter):
     """Writes what a model predicts into a folder, every file whole or not at all, named after the sample's key.
 
     Where a model makes sound for the videos of its batch, and returns no video, the mp4 shows those. A sound that is shorter than the
@@ -111,7 +54,7 @@ class PredictionWriter(BasePredictionWriter):
         crf: int = 18,
         audio_codec: AudioCodec = "aac",
     ) -> None:
-        super().__init__(write_interval="batch")
+        super().__init__()
         unknown = [name for name in formats if name not in _FORMATS]
         if unknown or not formats:
             raise UsageError(f"formats={list(formats)} was given", f"there are {', '.join(_FORMATS)}", "give some of these")
@@ -144,20 +87,10 @@ class PredictionWriter(BasePredictionWriter):
                 "give another `output`, or `overwrite: true` to replace it",
             )
 
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Write every sample of the batch, once where several processes made it together."""
-        if data_place(trainer).leads:
-            for index, sample in enumerate(predictions(prediction)):
-                self.write(_with_picture(sample, batch, index))
+    def write_batch(self, prediction: Any, batch: Any, number: int) -> None:
+        """Write every sample of the batch."""
+        for index, sample in enumerate(predictions(prediction)):
+            self.write(_with_picture(sample, batch, index))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the contact sheet; every process that saw samples of its own writes one."""

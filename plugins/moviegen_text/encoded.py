@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from moviegen_core.batch import MediaBatch, TextEmbedding
 from moviegen_core.errors import UsageError
 from moviegen_core.files import write_bytes
 from moviegen_text.conditioner import TextConditioner
+from moviegen_text.fingerprint import fingerprint
 from moviegen_text.pretrained import Dtype, FrozenEncoder, load_pretrained
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ class PretrainedTextConditioner(TextConditioner):
         """Load the encoder."""
         raise NotImplementedError(f"{type(self).__name__} must define load_network()")
 
+    @property
+    def encoding_settings(self) -> tuple[object, ...]:
+        """What decides the embeddings beside the files of the encoder; its precision only rounds them."""
+        return type(self).__qualname__, self.max_tokens
+
     # -- embedding -------------------------------------------------------------------------------------------------------------------
 
     @property
@@ -121,8 +128,25 @@ class PretrainedTextConditioner(TextConditioner):
                 f"{self.pretrained} is {self.width_text} wide",
                 "precompute them with the same model, or give the `cache_name` they belong to",
             )
+        self._check_origin(batch)
         device = self.projection.linear.weight.device
         return TextEmbedding(given.tokens.to(device), given.mask.to(device))
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """What tells this encoder from others by its files, without loading it; None where they are not on this machine."""
+        return fingerprint(self.pretrained, *self.encoding_settings)
+
+    def _check_origin(self, batch: MediaBatch) -> None:
+        """Refuse precomputed embeddings of another encoder, where both are known."""
+        origins = [metadata.get("text_embeddings") or {} for metadata in batch.metadata or ()]
+        files = {str(origin[f"{self.cache_name}.files"]) for origin in origins if origin.get(f"{self.cache_name}.files")}
+        if files and self.fingerprint is not None and (others := files - {self.fingerprint}):
+            raise UsageError(
+                f"the precomputed embeddings '{self.cache_name}' of {batch.keys[0]!r} come from the encoder {min(others)[:12]}",
+                f"{self.what} of {self.pretrained} with max_tokens={self.max_tokens} is {self.fingerprint[:12]}",
+                "give the encoder and the settings that they were made with, or cache the texts anew",
+            )
 
     def embed_null(self) -> TextEmbedding:
         """The empty prompt's embedding (1, l, e); computed or read once."""

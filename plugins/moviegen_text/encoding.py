@@ -48,6 +48,11 @@ class TextEncoding(LightningModule):
         """For each encoder SHA-256 over its weights and over how it cuts texts."""
         return {name: _checksum(encoder) for name, encoder in self.encoders.items()}
 
+    def fingerprints(self) -> dict[str, str]:
+        """For each encoder what tells it from others by its files, where they are on this machine; a training compares it with its own."""
+        found = {name: encoder.fingerprint for name, encoder in self.encoders.items()}
+        return {name: told for name, told in found.items() if told is not None}
+
     def predict_step(self, batch: MediaBatch, batch_idx: int) -> dict[str, Any]:
         """The embeddings of a batch of captions, by name."""
         text = {name: encoder.embed(encoder.texts(batch)) for name, encoder in self.encoders.items()}

@@ -111,6 +111,11 @@ class MetaClipConditioner(PretrainedTextConditioner):
         """The empty prompt's embedding (1, l, e); computed anew where the encoder is trained."""
         return super().embed_null() if self.trainable == "none" else self.embed([""])
 
+    @property
+    def encoding_settings(self) -> tuple[object, ...]:
+        """What decides the embeddings beside the files of the encoder."""
+        return *super().encoding_settings, self.extension
+
     def read_config(self, path: str) -> Any:
         """The text part of the model's config."""
         from transformers import CLIPTextConfig

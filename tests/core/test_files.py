@@ -1,6 +1,8 @@
 """Whole files or none, and names that every file system takes."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -84,3 +86,43 @@ def test_hostile_names_become_files_in_the_folder(tmp_path, text):
 def test_names_stay_apart():
     texts = [*HOSTILE, "a b", "a  b", "a-b", "a/b ", "long " * 501, "雪" * 201]
     assert len({safe_name(text) for text in texts}) == len(texts)
+
+
+KILLED = """
+import os, signal, sys
+from moviegen_core.files import whole_file
+with whole_file(sys.argv[1]) as file:
+    file.write(b"half of a long text")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_taken_away_by_the_next(tmp_path):
+    path = tmp_path / "file.bin"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".partial") and left.stat().st_size == 19
+    write_bytes(path, b"whole")
+    assert path.read_bytes() == b"whole" and [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "file.bin"
+    with whole_file(path) as one, whole_file(path) as other:
+        one.write(b"one")
+        other.write(b"the other")
+    assert path.read_bytes() == b"one", "which ended last"
+    with pytest.raises(RuntimeError), whole_file(path) as one:
+        with whole_file(path) as other:
+            other.write(b"the other")
+        raise RuntimeError("stop")
+    assert path.read_bytes() == b"the other" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    steps, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (steps.append(os.readlink(f"/proc/self/fd/{descriptor}")), sync(descriptor))[1])
+    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("rename"), replace(*names))[1])
+    write_bytes(tmp_path / "file.bin", b"x")
+    assert [step.rpartition(".")[2] for step in steps[:2]] == ["partial", "rename"] and steps[2:] == [str(tmp_path)]

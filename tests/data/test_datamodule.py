@@ -2,21 +2,19 @@
 
 import json
 import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from loading import data_of
 
 from moviegen_core.batch import MediaBatch
 from moviegen_data.buckets import Bucket
 from moviegen_data.datamodule import ShardData
 from moviegen_data.faults import SourceError
-from moviegen_data.loader import LoadedBatch
 from moviegen_data.mixing import ImageMix, Source
 from moviegen_data.shards import ShardWriter
-from moviegen_data.tensors import latent_bytes, read_latent, read_text, text_bytes
 
 
 class Watcher(LightningModule):
@@ -43,10 +41,6 @@ class Watcher(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def _data(urls, **settings):
-    return ShardData(urls=str(urls), **{"num_frames": 4, "height": 16, "width": 16, "fps": 8.0, "batch_size": 4, **settings})
-
-
 def _trainer(tmp_path, **settings):
     return Trainer(
         accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -55,7 +49,7 @@ def _trainer(tmp_path, **settings):
 
 
 def test_a_batch(make_shards):
-    batch = next(iter(_data(make_shards(), shuffle=False, fps_prefix=True, clip_position="first").train_dataloader()))
+    batch = next(iter(data_of(make_shards(), shuffle=False, fps_prefix=True, clip_position="first").train_dataloader()))
     assert batch.video.shape == (4, 3, 4, 16, 16) and batch.video.dtype == torch.float32
     assert batch.captions == [f"FPS-8 clip {number}" for number in range(4)]
     assert batch.keys == [f"shards-{number:04d}" for number in range(4)]
@@ -70,29 +64,17 @@ def test_camera_prefix(tmp_path, media_maker):
         for number, motion in enumerate(("zoom_in", None, "sideways")):
             record = {"caption": "a cat", "camera_motion": motion}
             writer.write(f"k{number}", {"json": record, "mp4": media_maker.encode_clip(media_maker.grey_steps(4))})
-    data = _data(tmp_path, camera_prefix=True, fps_prefix=True)
+    data = data_of(tmp_path, camera_prefix=True, fps_prefix=True)
     (batch,) = data.predict_dataloader()
     assert batch.captions == ["FPS-8 zoom in. a cat", "FPS-8 a cat"]
     assert data.skipped.counts == {"unknown camera motion": 1}
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_nothing(make_shards, num_workers):
-    folder = make_shards(num_samples=10, max_samples=100)
-    alone = list(_data(folder, batch_size=2).train_dataloader())
-    loader = _data(folder, batch_size=2, num_workers=num_workers).train_dataloader()
-    many = list(loader)
-    assert [batch.keys for batch in many] == [batch.keys for batch in alone]
-    assert all(torch.equal(one.video, other.video) for one, other in zip(alone, many))
-    loader.sampler.set_epoch(1)
-    assert sorted(key for batch in loader for key in batch.keys) == sorted(key for batch in alone for key in batch.keys)
 
 
 def test_the_clip_is_drawn_anew_each_epoch_and_the_same_again(make_shards):
     folder = make_shards(num_samples=4, num_frames=16)
 
     def starts(epoch):
-        loader = _data(folder).train_dataloader()
+        loader = data_of(folder).train_dataloader()
         loader.sampler.set_epoch(epoch)
         return {key[-4:]: record["start_s"] for batch in loader for key, record in zip(batch.keys, batch.metadata)}
 
@@ -101,43 +83,8 @@ def test_the_clip_is_drawn_anew_each_epoch_and_the_same_again(make_shards):
     assert starts(0) == first
 
 
-def test_a_bad_sample_is_replaced_counted_and_named(make_shards, caplog):
-    data = _data(make_shards(num_samples=12, bad=(2, 7)))
-    with caplog.at_level(logging.WARNING, "moviegen.data"):
-        batches = list(data.train_dataloader())
-    assert [len(batch) for batch in batches] == [4, 4, 4]
-    keys = {key for batch in batches for key in batch.keys}
-    assert len(keys) == 10 and not keys & {"shards-0002", "shards-0007"}
-    assert sum("repeated" in record for batch in batches for record in batch.metadata) == 2
-    assert data.skipped.counts == {"cannot be opened": 2}
-    assert "shards-0002 of" in caplog.text and "shards-0007 of" in caplog.text
-    assert "2 x cannot be opened: " in data.skipped.summary()
-
-
-def test_fixed_plans_leave_bad_samples_out(make_shards):
-    data = _data(make_shards(num_samples=6, bad=(0, 4, 5)), batch_size=2)
-    assert [batch.keys for batch in data.predict_dataloader()] == [["shards-0001"], ["shards-0002", "shards-0003"]]
-    assert data.skipped.counts == {"cannot be opened": 3}
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("stage", ["train", "predict"])
-def test_a_source_of_bad_samples_ends_with_an_error(make_shards, num_workers, stage):
-    data = _data(make_shards(num_samples=5, max_samples=2, bad=tuple(range(5))), num_workers=num_workers)
-    loader = data.train_dataloader() if stage == "train" else data.predict_dataloader()
-    with pytest.raises(
-        SourceError, match=r"(?s)shard-000000.tar and 2 further shards were given; none of the .*cannot be opened.*data inspect"
-    ):
-        list(loader)
-
-
-def test_clips_that_are_too_short_say_so(make_shards):
-    with pytest.raises(SourceError, match=r"5 x too short \(e.g. too short: 2 of 4 frames at 8 fps\)"):
-        list(_data(make_shards(num_samples=5, num_frames=2)).train_dataloader())
-
-
 def test_images_among_videos(make_shards):
-    data = _data(
+    data = data_of(
         make_shards(num_samples=24),
         images=ImageMix(urls=str(make_shards("pictures", kind="png")), by="batch", images=1, videos=3, batch_size=6),
     )
@@ -148,13 +95,13 @@ def test_images_among_videos(make_shards):
 
 
 def test_single_frames_of_videos(make_shards):
-    batch = next(iter(_data(make_shards(), num_frames=1, fps_prefix=True).train_dataloader()))
+    batch = next(iter(data_of(make_shards(), num_frames=1, fps_prefix=True).train_dataloader()))
     assert batch.is_image and batch.fps is None and batch.captions[0].startswith("clip ")
 
 
 def test_a_picture_is_no_clip(make_shards):
     with pytest.raises(SourceError, match="a picture, where 4 frames are wanted"):
-        list(_data(make_shards(kind="png")).train_dataloader())
+        list(data_of(make_shards(kind="png")).train_dataloader())
 
 
 def test_weighted_sources(make_shards):
@@ -189,73 +136,8 @@ def test_buckets(tmp_path, media_maker):
     assert data.skipped.counts == {"no bucket takes it": 2}
 
 
-def _latent_shards(folder, shapes, *, dtype=torch.float16, nan=()):
-    generator = torch.Generator().manual_seed(0)
-    latents = []
-    with ShardWriter(folder, max_samples=3) as writer:
-        for number, shape in enumerate(shapes):
-            latents.append(torch.randn(shape, generator=generator).to(dtype))
-            if number in nan:
-                latents[-1][0, 0, 0, 0] = torch.nan
-            text = {"t5": (torch.full((number % 3 + 1, 5), float(number)), torch.ones(number % 3 + 1, dtype=torch.bool))}
-            record = {"caption": "x", "fps": 30.0, "encoded": {"frames": 8 * shape[1], "height": 24, "width": 24, "fps": 8.0}}
-            packed = latent_bytes(latents[-1], {"encoder": "abc"})
-            writer.write(f"k{number}", {"json": record, "latent.safetensors": packed, "text.safetensors": text_bytes(text)})
-    return latents
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_latents_and_texts(tmp_path, dtype):
-    latents = _latent_shards(tmp_path, [(4, 2, 3, 3)] * 6, dtype=dtype)
-    data = ShardData(urls=str(tmp_path), latents=True, text=True, fps_prefix=True, batch_size=3, shuffle=False)
-    batch = next(iter(data.train_dataloader()))
-    assert batch.video is None and batch.latents.dtype == dtype
-    assert torch.equal(batch.latents, torch.stack(latents[:3]))
-    assert batch.captions[0] == "FPS-8 x" and batch.fps.tolist() == [8.0] * 3
-    assert batch.metadata[0]["latent"] == {"encoder": "abc"}
-    assert batch.text["t5"].tokens.shape == (3, 3, 5) and batch.text["t5"].mask.sum(1).tolist() == [1, 2, 3]
-    assert batch.text["t5"].tokens[1].tolist() == [[1.0] * 5] * 2 + [[0.0] * 5]
-
-
-def test_latents_of_several_shapes_make_batches_of_one(tmp_path):
-    _latent_shards(tmp_path, [(4, 2, 3, 3), (4, 1, 3, 3)] * 4)
-    shapes = [tuple(batch.latents.shape) for batch in ShardData(urls=str(tmp_path), latents=True, batch_size=2).train_dataloader()]
-    assert sorted(shapes) == [(2, 4, 1, 3, 3)] * 2 + [(2, 4, 2, 3, 3)] * 2
-
-
-def test_bad_latents(tmp_path):
-    _latent_shards(tmp_path, [(4, 2, 3, 3)] * 4, nan=(1,))
-    data = ShardData(urls=str(tmp_path), latents=True, batch_size=4)
-    (batch,) = data.train_dataloader()
-    assert batch.latents.isfinite().all() and data.skipped.counts == {"the latent holds NaN or infinite values": 1}
-    with pytest.raises(SourceError, match="latent of a clip of another size: height 24, not 64"):
-        list(ShardData(urls=str(tmp_path), latents=True, height=64).train_dataloader())
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_no_infinite_value_passes(dtype, value):
-    latent = torch.full((2, 1, 3, 3), torch.finfo(dtype).max, dtype=dtype)
-    latent[0] = torch.finfo(dtype).min
-    assert torch.equal(read_latent(latent_bytes(latent)), latent)
-    latent[1, 0, 2, 1] = value
-    with pytest.raises(Exception, match="NaN or infinite"):
-        read_latent(latent_bytes(latent))
-
-
-def test_broken_tensors():
-    whole = latent_bytes(torch.zeros(2, 1, 2, 2))
-    for data in (b"", whole[:20], whole[:-4], b"\xff" * 64, latent_bytes(torch.zeros(1, 1, 1, 1))[:40]):
-        with pytest.raises(Exception, match="the latent cannot be read"):
-            read_latent(data)
-    with pytest.raises(Exception, match="the text embeddings cannot be read"):
-        read_text(b"\xff" * 64)
-    with pytest.raises(ValueError, match="pass one sample of the batch"):
-        latent_bytes(torch.zeros(1, 2, 1, 2, 2))
-
-
 def test_a_trainer_sees_every_sample_once_and_leaves_a_summary(make_shards, tmp_path, caplog):
-    data = _data(make_shards(num_samples=8, bad=(3,)), val_urls=str(make_shards("val", num_samples=3)), batch_size=2)
+    data = data_of(make_shards(num_samples=8, bad=(3,)), val_urls=str(make_shards("val", num_samples=3)), batch_size=2)
     model = Watcher()
     with caplog.at_level(logging.WARNING, "moviegen.data"):
         _trainer(tmp_path / "run", num_sanity_val_steps=0).fit(model, datamodule=data)
@@ -274,53 +156,8 @@ def test_without_validation_shards_there_is_no_validation(make_shards, tmp_path)
         validation_step = LightningModule.validation_step
 
     model = Trained()
-    _trainer(tmp_path).fit(model, datamodule=_data(make_shards(num_samples=4)))
+    _trainer(tmp_path).fit(model, datamodule=data_of(make_shards(num_samples=4)))
     assert len(model.seen["fit"]) == 2 and model.seen["val"] == []
-
-
-def test_latents_of_repeated_samples_are_cached_once(tmp_path):
-    from moviegen_data.latents import LatentShardWriter
-
-    writer = LatentShardWriter(output=str(tmp_path))
-    writer._writer = ShardWriter(tmp_path)
-    batch = MediaBatch(captions=["x"] * 3, keys=["k", "l", "k"], latents=torch.zeros(3, 1, 1, 2, 2), metadata=[{}, {}, {"repeated": True}])
-    writer.write_on_batch_end(None, None, batch, None, batch, 0, 0)
-    assert writer._writer.num_samples == 2
-    writer._writer.close()
-
-
-def test_a_loader_goes_on_in_the_middle(make_shards):
-    folder = make_shards(num_samples=10)
-    whole = [[batch.keys for batch in loader] for loader in _epochs(folder, 3)]
-    loader = _data(folder, batch_size=2).train_dataloader()
-    loader.sampler.set_epoch(1)
-    iterator = iter(loader)
-    assert [next(iterator).keys for _ in range(2)] == whole[1][:2]
-    state = json.loads(json.dumps(loader.state_dict()))
-    resumed = _data(folder, batch_size=2).train_dataloader()
-    resumed.load_state_dict(state)
-    assert [batch.keys for batch in resumed] == whole[1][2:]
-    resumed.load_state_dict(resumed.state_dict())
-    assert [batch.keys for batch in resumed] == whole[2]
-
-
-def _epochs(folder, num_epochs):
-    loader = _data(folder, batch_size=2).train_dataloader()
-    for epoch in range(num_epochs):
-        loader.sampler.set_epoch(epoch)
-        yield loader
-
-
-def test_ranks_have_equal_steps_and_share_the_samples(make_shards):
-    folder = make_shards(num_samples=12, max_samples=100)
-    keys = []
-    for rank in range(3):
-        data = _data(folder, batch_size=2)
-        data.trainer = SimpleNamespace(strategy=SimpleNamespace(distributed_sampler_kwargs={"rank": rank, "num_replicas": 3}))
-        loader = data.train_dataloader()
-        assert len(loader) == 2
-        keys += [key for batch in loader for key in batch.keys]
-    assert len(keys) == len(set(keys)) == 12
 
 
 def test_a_subclass_adds_tensors_of_its_own(make_shards):
@@ -350,103 +187,33 @@ def test_a_subclass_adds_tensors_of_its_own(make_shards):
 )
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
-        _data("nowhere", **settings)
+        data_of("nowhere", **settings)
 
 
 def test_epochs_of_a_given_length(make_shards):
-    loader = _data(make_shards(num_samples=12), batches_per_epoch=7).train_dataloader()
+    loader = data_of(make_shards(num_samples=12), batches_per_epoch=7).train_dataloader()
     keys = [key for batch in loader for key in batch.keys]
     assert len(loader) == 7 and len(keys) == 28 and np.unique(keys, return_counts=True)[1].min() == 2
 
 
-def test_pinning_reaches_every_tensor(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
-    batch = MediaBatch(captions=["x"], keys=["k"], latents=torch.zeros(1, 1, 1, 1, 1), extras={"a": torch.zeros(1)})
-    pinned = LoadedBatch(batch, []).pin_memory().batch
-    assert pinned.latents.sum() == 1 and pinned.extras["a"].sum() == 1 and pinned.video is None
-
-
-def test_prefetch_is_bounded_in_bytes(make_shards):
-    folder = make_shards(num_samples=10)
-    largest = 2 * 3 * 4 * 16 * 16  # bytes of pixels
-
-    def prefetch(prefetch_bytes, **settings):
-        return _data(folder, batch_size=2, prefetch_bytes=prefetch_bytes, **settings).train_dataloader().prefetch_factor
-
-    assert prefetch(None, num_workers=2) == 2
-    assert prefetch(2 * largest, num_workers=2) == prefetch(4 * largest - 1, num_workers=2) == 1
-    assert prefetch(10 * largest, num_workers=2) == 5 and prefetch(largest, num_workers=0) is None
-    with pytest.raises(
-        ValueError, match=rf"prefetch_bytes={2 * largest - 1} was given; 2 workers .* need {2 * largest}; give as many, fewer workers"
-    ):
-        prefetch(2 * largest - 1, num_workers=2)
-    images = ImageMix(urls=str(make_shards("pictures", kind="png")), batch_size=100)
-    assert prefetch(100 * 3 * 16 * 16, num_workers=1, images=images) == 1
-
-
-def test_prefetch_counts_latents_as_they_are_kept(tmp_path):
-    _latent_shards(tmp_path, [(4, 2, 3, 3), (4, 1, 3, 3)] * 4, dtype=torch.bfloat16)
-    kept = len(latent_bytes(torch.zeros(4, 2, 3, 3, dtype=torch.bfloat16), {"encoder": "abc"}))
-    data = ShardData(urls=str(tmp_path), latents=True, batch_size=3, num_workers=1, prefetch_bytes=4 * 3 * kept)
-    assert data.train_dataloader().prefetch_factor == 4
-
-
-def test_a_bounded_loader_goes_on_exactly(make_shards):
-    folder = make_shards(num_samples=10)
-    settings = {"batch_size": 2, "num_workers": 2, "prefetch_bytes": 6 * 2 * 3 * 4 * 16 * 16}
-    whole = [batch.keys for batch in _data(folder, batch_size=2).train_dataloader()]
-    loader = _data(folder, **settings).train_dataloader()
-    assert [next(iter(loader)).keys] == whole[:1]
-    again = _data(folder, **settings).train_dataloader()
-    again.load_state_dict(loader.state_dict())
-    assert [batch.keys for batch in again] == whole[1:]
-
-
 def test_threads_of_the_codec_change_nothing(make_shards):
     folder = make_shards(num_samples=4)
-    one, two = (list(_data(folder, decode_threads=number).train_dataloader()) for number in (1, 2))
+    one, two = (list(data_of(folder, decode_threads=number).train_dataloader()) for number in (1, 2))
     assert all(torch.equal(a.video, b.video) for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_bytes_are_scaled_after_the_way_to_the_device(make_shards, tmp_path, num_workers):
     folder = make_shards(num_samples=8)
-    plain = list(_data(folder, num_workers=num_workers).train_dataloader())
-    data = _data(folder, num_workers=num_workers, scale_on_device=True)
+    plain = list(data_of(folder, num_workers=num_workers).train_dataloader())
+    data = data_of(folder, num_workers=num_workers, scale_on_device=True)
     raw = list(data.train_dataloader())
     assert all(batch.video.dtype == torch.uint8 for batch in raw)
     scaled = [data.on_after_batch_transfer(batch, 0) for batch in raw]
     assert all(torch.equal(one.video, other.video) for one, other in zip(plain, scaled, strict=True))
     model = Watcher()  # asserts that it sees floats
-    data = _data(folder, num_workers=num_workers, scale_on_device=True, val_urls=str(folder))
+    data = data_of(folder, num_workers=num_workers, scale_on_device=True, val_urls=str(folder))
     _trainer(tmp_path, num_sanity_val_steps=0).fit(model, datamodule=data)
     assert len(model.seen["fit"]) == 4
     latents = MediaBatch(captions=["x"], keys=["k"], latents=torch.zeros(1, 1, 1, 1, 1))
     assert data.on_after_batch_transfer(latents, 0) is latents
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_latents_around_bad_ones_keep_their_values(tmp_path, num_workers):
-    latents = _latent_shards(tmp_path, [(4, 2, 3, 3)] * 8, nan=(0, 2, 7))
-    data = ShardData(urls=str(tmp_path), latents=True, batch_size=4, num_workers=num_workers)
-    loaders = (data.predict_dataloader(), data.train_dataloader())
-    for batch in (batch for loader in loaders for batch in loader):
-        for key, latent in zip(batch.keys, batch.latents, strict=True):
-            assert torch.equal(latent, latents[int(key[1:])])
-    assert data.skipped.counts == {"the latent holds NaN or infinite values": 3}
-
-
-def test_a_batch_that_is_kept_is_not_written_over(tmp_path):
-    latents = _latent_shards(tmp_path, [(4, 2, 3, 3)] * 12)
-    kept = list(ShardData(urls=str(tmp_path), latents=True, batch_size=2, shuffle=False).train_dataloader())
-    assert torch.equal(torch.cat([batch.latents for batch in kept]), torch.stack(latents))
-
-
-def test_latents_of_two_precisions_and_long_headers(tmp_path):
-    with ShardWriter(tmp_path) as writer:
-        for number, (dtype, text) in enumerate([(torch.float16, "x"), (torch.float32, "x"), (torch.float32, "y" * 6000)]):
-            latent = torch.full((2, 1, 2, 2), float(number), dtype=dtype)
-            writer.write(f"k{number}", {"json": {}, "latent.safetensors": latent_bytes(latent, {"encoder": text})})
-    (batch,) = ShardData(urls=str(tmp_path), latents=True, batch_size=3, shuffle=False).train_dataloader()
-    assert batch.latents.flatten(1).float().mean(1).tolist() == [0.0, 1.0, 2.0]
-    assert [len(record["latent"]["encoder"]) for record in batch.metadata] == [1, 1, 6000]

@@ -1,9 +1,13 @@
 """Files that unfold to more than they look like, and limits that can be set."""
 
+import io
+import struct
+
 import numpy as np
 import pytest
 import torch
 from bombs import blank_png
+from PIL import Image
 
 from moviegen_data.audio import AudioDecoder
 from moviegen_data.audio_data import AudioData
@@ -78,12 +82,30 @@ def test_scaling_a_thin_picture_takes_no_more_than_a_large_one():
 
 
 def test_pillows_own_limit_is_left_as_it_was(large_picture):
-    from PIL import Image
-
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(SampleError):
         open_picture(large_picture)
     assert before == Image.MAX_IMAGE_PIXELS > 0
+
+
+@pytest.mark.parametrize(("form", "place", "layout"), [("gif", 6, "<HH"), ("bmp", 18, "<ii")])
+def test_headers_of_small_pictures_that_claim_much(form, place, layout):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, form)
+    content = bytearray(buffer.getvalue())
+    struct.pack_into(layout, content, place, 16_000, 16_000)
+    with pytest.raises(SampleError, match="too large: 16000x16000 px, at most 100000000 in all"):
+        open_picture(bytes(content))
+
+
+@pytest.mark.parametrize("kind", ["json", "txt"])
+def test_texts_of_too_many_bytes_are_not_read(tmp_path, monkeypatch, kind):
+    with ShardWriter(tmp_path) as writer:
+        writer.write("large", {kind: b"[" + b"[]," * (1 << 23) + b"0]"})
+    sample = ShardReader(str(tmp_path))[0]
+    monkeypatch.setattr("os.pread", lambda *arguments: pytest.fail("it was read"))
+    with pytest.raises(SampleError, match=rf"too large: {kind} of 25\d+ bytes, at most 16777216"):
+        _ = sample.metadata
 
 
 def test_long_sounds(media_maker):

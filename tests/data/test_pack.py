@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moviegen_data.inspect import inspect
-from moviegen_data.pack import pack
+from moviegen_data.pack import _keyed, pack
 from moviegen_data.reader import ShardReader
 
 
@@ -150,7 +150,7 @@ def test_inspect_tells_and_counts_batches(folder, tmp_path, capsys):
     assert answer["num_samples"] == 3 and answer["parts"] == {"json": 3, "mp4": 2, "png": 1}
     assert answer["resolutions"] == {"32x32": 2, "32x24": 1} and answer["fps"] == {"8": 2} and answer["num_with_caption"] == 0
     assert answer["duration_s"] == {"min": 1.5, "median": 1.5, "max": 1.5, "total": 3.0} and answer["bad"] == []
-    counts = {"num_samples": 2, "share": 1.0, "batch_size": 1, "num_batches": 1, "num_left": 0, "num_repeated": 0}
+    counts = {"num_samples": 2, "num_bad": 1, "share": 1.0, "batch_size": 1, "num_batches": 1, "num_left": 1, "num_repeated": 0}
     assert answer["batches"] == [{"bucket": "8x16x16@8", **counts}]
     assert answer["lost"] == [{"cause": "a picture, where clips are wanted", "num_samples": 1, "keys": ["c"]}]
     with pytest.raises(ValueError, match="the three come together"):
@@ -161,3 +161,11 @@ def test_inspect_names_bad_samples(make_shards, capsys):
     answer = inspect(str(make_shards(num_samples=4, bad=(1,))))
     assert [(bad["key"], bad["cause"]) for bad in answer["bad"]] == [("shards-0001", "cannot be opened")]
     assert "BAD shards-0001" in capsys.readouterr().out
+
+
+def test_many_names_without_letters_get_keys_at_once(tmp_path):
+    media = [tmp_path / f"{chr(0x4E00 + number)}.png" for number in range(20_000)]
+    keyed = _keyed([*media, tmp_path / "a.png", tmp_path / "a_2.png", tmp_path / "a!.png"], tmp_path)
+    keys = [key for key, _ in keyed]
+    assert keys[:3] == ["sample", "sample_2", "sample_3"] and keys[19_999:] == ["sample_20000", "a", "a_2", "a_3"]
+    assert [path for _, path in keyed][:2] == media[:2] and len(set(keys)) == len(keys)

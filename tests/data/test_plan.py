@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moviegen_data.buckets import Bucket, aspect_sizes, assign, paper_buckets
-from moviegen_data.mixing import ImageMix, apportion
+from moviegen_data.mixing import ImageMix, apportion, apportion_round
 from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchStream, BucketPart, PlanSampler
 
@@ -198,3 +198,31 @@ def test_memory_is_used_again_only_when_nobody_looks():
     del part
     assert where in {tensor.data_ptr() for tensor in [memory.empty(2, 3, 4) for _ in range(3)]}
     assert memory.empty(2, 3, 5).shape == (2, 3, 5)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_light_source_comes_in_small_buckets_too(world_size):
+    """Five places an epoch on each rank and weights of 10 to 1: the light source's share of a round is less than one."""
+    parts = [BucketPart(0, SampleOrder([40], seed=(1,)), 10.0), BucketPart(1, SampleOrder([6], seed=(2,)), 1.0)]
+    streams = [BatchStream([BUCKET], [parts], batch_size=5, rank=rank, world_size=world_size) for rank in range(world_size)]
+    counts, rounds = Counter(), 110
+    for stream in streams:
+        stream.num_batches, stream.round_length = [1], 1
+        for number in range(rounds):
+            counts.update(stream.batch(number).samples)
+    by_source = Counter(source for source, _ in counts.elements())
+    assert by_source[1] == pytest.approx(by_source.total() / 11, abs=2 * world_size)
+    for source, number in ((0, 40), (1, 6)):
+        times = [counts[source, sample] for sample in range(number)]
+        assert max(times) - min(times) <= 1, "and none of its samples twice before each came once"
+
+
+@pytest.mark.parametrize("weights", [[1.0], [3.0, 1.0], [10.0, 1.0], [0.2, 7.0, 0.3, 55.0], [1e-3, 1.0]])
+@pytest.mark.parametrize("total", [1, 4, 5, 11])
+def test_rounds_owe_nothing(weights, total):
+    shares, given = np.asarray(weights) / sum(weights) * total, np.zeros(len(weights))
+    for round_ in range(200):
+        before, counts = apportion_round(round_, total, weights)
+        assert before.tolist() == given.tolist() and counts.sum() == total and counts.min() >= 0
+        given += counts
+        assert np.abs(given - shares * (round_ + 1)).max() < 2

@@ -1,13 +1,17 @@
 """What addresses mean, and what a tar may hold."""
 
+import errno
 import io
 import json
+import os
 import pickle
 import tarfile
+from urllib.parse import quote
 
 import pytest
 
-from moviegen_data.faults import SampleError
+from moviegen_core.errors import UsageError
+from moviegen_data.faults import SampleError, SourceError
 from moviegen_data.reader import ShardReader, resolve_shards, scan_shard
 from moviegen_data.shards import ShardWriter, shard_index_path
 
@@ -48,6 +52,53 @@ def test_addresses_that_lead_nowhere(make_shards, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             resolve_shards(url)
+
+
+def test_addresses_with_signs_in_them(make_shards, tmp_path):
+    folder = make_shards(num_samples=4, max_samples=1, num_frames=1, kind="png")
+    names = [f"shard-{number:06d}.tar" for number in range(4)]
+    odd = tmp_path / "my [1] {a,b} folder?"
+    folder.rename(odd)
+    (odd / "._shard-000000.tar").write_bytes(b"what some systems put beside a file")
+    (odd / "folder.tar").mkdir()
+    assert [path.name for path in resolve_shards(str(odd))] == names
+    assert resolve_shards(f"{odd}/{names[2]}") == [odd / names[2]]
+    assert resolve_shards(f"file://{odd}/{names[2]}") == [odd / names[2]]
+    assert resolve_shards(f"file://localhost{quote(str(odd))}/{names[2]}") == [odd / names[2]]
+    plain = tmp_path / "plain"
+    odd.rename(plain)
+    assert [path.name for path in resolve_shards(f"{plain}/shard-00000{{0..1}}*.tar")] == names[:2]
+    assert [path.name for path in resolve_shards(f"{plain}/shard-00000{{3,1}}.tar")] == [names[3], names[1]]
+    with pytest.raises(UsageError, match="their braces cannot be read .*; close each brace"):
+        resolve_shards(f"{plain}/shard-{{000.tar")
+
+
+def test_a_part_of_more_than_a_read_gives_is_read_whole(make_shards, monkeypatch):
+    sample = ShardReader(str(make_shards(num_samples=1, num_frames=1, kind="png")))[0]
+    whole, pread, preadv = sample["png"], os.pread, os.preadv
+    monkeypatch.setattr(os, "pread", lambda file, size, offset: pread(file, min(size, 7), offset))
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, offset: preadv(file, [buffers[0][:7]], offset))
+    assert sample["png"] == whole and bytes(sample.buffer("png")) == whole
+
+
+def test_a_file_system_that_fails_ends_the_run_with_a_word(make_shards, monkeypatch):
+    sample = ShardReader(str(make_shards(num_samples=1, num_frames=1, kind="png")))[0]
+
+    def failing(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(SourceError, match=r"shard-000000.tar was being read; the file system failed \(Input/output error\); see to it"):
+        _ = sample["png"]
+
+
+@pytest.mark.parametrize("entry", [{"num_samples": -1}, {"num_bytes": -1}, {"num_samples": "2"}, {"file": 7}])
+def test_an_index_with_numbers_that_cannot_be_is_not_believed(make_shards, entry):
+    folder = make_shards(num_samples=2, num_frames=1, kind="png")
+    index = json.loads(shard_index_path(folder).read_text())
+    index["shards"][0] |= entry
+    shard_index_path(folder).write_text(json.dumps(index))
+    assert len(ShardReader(str(folder))) == 2
 
 
 def test_samples_by_number(make_shards):

@@ -1,8 +1,12 @@
 """Shards by URL: the same samples as from files, by ranges, with and without an index, and what goes wrong on the way."""
 
+import gc
+import pickle
 import re
 import threading
+import tracemalloc
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import fsspec
 import pytest
@@ -13,6 +17,8 @@ from moviegen_data.datamodule import ShardData
 from moviegen_data.faults import SampleError, SourceError
 from moviegen_data.inspect import inspect
 from moviegen_data.reader import ShardReader, resolve_shards
+from moviegen_data.shards import ShardWriter
+from moviegen_data.urls import shown
 
 
 @pytest.fixture
@@ -62,7 +68,10 @@ def served(shards):
         def do_GET(self):
             requests.append((self.path, self.headers.get("Range")))
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-            file = shards.parent / self.path.lstrip("/")
+            path, _, query = self.path.partition("?")
+            file = shards.parent / path.lstrip("/")
+            if self.server.signature and unquote(query) != unquote(self.server.signature):
+                return self.send_error(403)
             if not wanted or not file.is_file() or self.server.ignores_ranges:
                 return super().do_GET()
             content = file.read_bytes()
@@ -79,7 +88,7 @@ def served(shards):
 
     pytest.importorskip("aiohttp", reason="fsspec reads http through it")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
-    server.ignores_ranges = False
+    server.ignores_ranges, server.signature = False, ""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/shards", requests, server
@@ -206,3 +215,159 @@ def test_a_protocol_whose_package_is_absent():
         ValueError, match=r"absent://b/a.tar was given; the package .* is not installed .*; pip install 'moviegen\[remote\]'"
     ):
         resolve_shards("absent://b/a.tar")
+
+
+SECRET = "sig=SECRET%2Fwith/slashes&until=2099"
+
+
+def test_signed_addresses(shards, served):
+    """One signature for a whole folder, as stores give them: shards and index are found by it, and nobody is told it."""
+    url, requests, server = served
+    server.signature = SECRET
+    signed = f"{url}/shard-{{000000..000002}}.tar?{SECRET}"
+    here, there = _batches(str(shards)), _batches(signed)
+    assert all(torch.equal(one.video, other.video) for one, other in zip(here, there, strict=True))
+    assert any("index.json?" in path for path, _ in requests)
+    found = resolve_shards(signed)
+    assert [path.name for path in found] == [f"shard-{number:06d}.tar" for number in range(3)] and "SECRET" not in str(found[0])
+    requests.clear()
+    server.signature = "another"
+    with pytest.raises(ValueError, match=r"shard-000000.tar\?\.\.\. was given; cannot be fetched.*403") as caught:
+        ShardReader(signed)
+    assert "SECRET" not in str(caught.value) and len(requests) < 9, "what is forbidden is not asked for again and again"
+    assert "SECRET" not in str(caught.value.__cause__)
+
+
+def test_an_index_behind_no_signature_of_its_own(shards, served, caplog):
+    """Each shard with its own signature: the index cannot be had, and the headers are read."""
+    url, _, server = served
+    server.signature = SECRET
+    (shards / "shard.index.json").rename(shards / "hidden")
+    reader = ShardReader([f"{url}/shard-00000{number}.tar?{SECRET}" for number in range(3)])
+    assert reader.counts == [5, 5, 2] and reader[11].metadata["caption"] == "clip 11"
+    data = ShardData(urls=[f"{url}/shard-000000.tar?{SECRET}"], num_frames=40, height=8, width=8, fps=8.0)
+    with pytest.raises(SourceError) as caught:
+        list(data.train_dataloader())
+    told = f"{caught.value} {data.skipped.summary()} {data.skipped.as_dict()} {caplog.text}"
+    assert "too short" in told and "SECRET" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://KEY:SECRET@bucket/a.tar", "s3://bucket/a.tar"),
+        ("ftp://user:p@ss:SECRET@host/a/b.tar", "ftp://host/a/b.tar"),
+        ("simplecache::https://host/a.tar?token=SECRET", "simplecache::https://host/a.tar?..."),
+        ("403, message='Forbidden', url='https://host/a.tar?token=SECRET'", "403, message='Forbidden', url='https://host/a.tar?...'"),
+        ("['https://u:SECRET@h/a.tar?SECRET', 's3://b/c.tar']", "['https://h/a.tar?...', 's3://b/c.tar']"),
+        ("s3://bucket/clip-?.tar", "s3://bucket/clip-?.tar"),
+        ("/a path/with@sign?.tar", "/a path/with@sign?.tar"),
+    ],
+)
+def test_what_of_an_address_is_told(text, expected):
+    assert shown(text) == expected
+
+
+def test_credentials_are_not_told(monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    for url in ("nowhere://user:SECRET@host/a.tar", "memory://user:SECRET@host/folder", "http://user:SECRET@127.0.0.1:9/a.tar?SECRET"):
+        with pytest.raises(ValueError) as caught:
+            ShardReader(url)
+        assert "SECRET" not in str(caught.value) and ";" in str(caught.value)
+
+
+def test_lists_keep_the_host(monkeypatch):
+    """File systems of hosts call a file by its path alone."""
+
+    class Host:
+        def glob(self, pattern):
+            return ["/data/b.tar", "/data/a.tar"] if pattern == "/data/*.tar" else []
+
+        def unstrip_protocol(self, name):
+            return f"sftp://{name}"
+
+    monkeypatch.setattr(storage, "file_system", lambda url: (Host(), "/data"))
+    assert [path.url for path in storage.list_remote("sftp://user:SECRET@host/data/")] == [
+        "sftp://user:SECRET@host/data/a.tar", "sftp://user:SECRET@host/data/b.tar",
+    ]  # fmt: skip
+
+
+def test_braces_and_signs_together(in_memory):
+    assert [path.name for path in resolve_shards(f"{in_memory}/shard-00000{{0,2}}*.tar")] == ["shard-000000.tar", "shard-000002.tar"]
+
+
+def test_a_store_that_fails_while_headers_are_read_is_asked_again(in_memory, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    fsspec.filesystem("memory").rm("/bucket/shards/shard.index.json")
+    failures, opened = [2], MemoryFileSystem._open
+
+    class Failing:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def read(self, size=-1):
+            if failures[0] and self.file.tell() > 2000:
+                failures[0] -= 1
+                raise ConnectionError("try later")
+            return self.file.read(size)
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", lambda *arguments, **options: Failing(opened(*arguments, **options)))
+    assert ShardReader(in_memory).counts == [5, 5, 2] and not failures[0]
+    failures[0] = 99
+    with pytest.raises(SourceError, match=r"did not answer in 5 attempts \(ConnectionError: try later\)"):
+        ShardReader(in_memory)
+
+
+def test_a_store_that_refuses_the_connection():
+    class Refusing(fsspec.AbstractFileSystem):
+        protocol = "refusing"
+
+        def __init__(self, *arguments, **options):
+            raise ConnectionRefusedError("530 Login incorrect for refusing://user:SECRET@host")
+
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    with pytest.raises(SourceError, match=r"refusing://host/a.tar was asked for; its store cannot be reached .*530") as caught:
+        ShardReader("refusing://user:SECRET@host/a.tar")
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_an_index_takes_little_memory(tmp_path, remote):
+    """What a reader keeps, and sends to every worker, of sets of millions of samples."""
+    with ShardWriter(tmp_path / "many", max_samples=500) as writer:
+        for number in range(2000):
+            writer.write(f"key-{number:06d}", {"json": {}, "png": b"x"})
+    url, fs = str(tmp_path / "many"), fsspec.filesystem("memory")
+    if remote:
+        fs.put(url, "/many", recursive=True)
+        url = "memory://many"
+    reader = ShardReader(url)
+    assert (
+        len(pickle.dumps(reader)) < (80 if remote else 5) * 2000
+        and bytes_held_by(lambda: ShardReader(url)) < (110 if remote else 20) * 2000
+    )
+    assert reader[1999].key == "key-001999" and reader[1999]["png"] == b"x"
+    if remote:
+        fs.rm("/many", recursive=True)
+
+
+def bytes_held_by(make):
+    """Memory that what is made holds."""
+    tracemalloc.start()
+    made = make()
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert made is not None
+    return held

@@ -3,6 +3,8 @@
 import errno
 import gc
 import json
+import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 import webdataset
 
 from moviegen_core.errors import UsageError
-from moviegen_data.reader import scan_shard
+from moviegen_data.contents import indexed_contents, scan_shard
+from moviegen_data.reader import ShardReader
 from moviegen_data.shards import ShardWriter, shard_index_path
 from moviegen_data.tensors import latent_bytes
 
@@ -140,3 +143,71 @@ def test_the_index_tells_latent_shapes(tmp_path):
             writer.write(f"k{number}", {"json": {}, "latent.safetensors": latent_bytes(latent)})
     shards = json.loads(shard_index_path(tmp_path).read_text())["shards"]
     assert [shard["latent_shapes"] for shard in shards] == [[[4, 2, 3, 3]], [[4, 1, 3, 3]]]
+
+
+def test_long_keys_hold_every_kind_of_part(tmp_path):
+    keys = ["k" * 90, "雪" * 30, "folder/" + "x" * 83]
+    with ShardWriter(tmp_path) as writer:
+        for number, key in enumerate(keys):
+            latent = latent_bytes(torch.full((1, 1, 2, 2), float(number)))
+            writer.write(key, {"json": {"caption": key}, "latent.safetensors": latent, "visual.safetensors": b"features"})
+    reader = ShardReader(str(tmp_path))
+    assert [reader[number].key for number in range(3)] == keys
+    entry = json.loads(shard_index_path(tmp_path).read_text())["shards"][0]
+    assert indexed_contents(entry) == scan_shard(tmp_path / "shard-000000.tar"), "the index tells the same places as the headers"
+    with tarfile.open(tmp_path / "shard-000000.tar") as tar:
+        assert tar.getnames()[1] == f"{keys[0]}.latent.safetensors"
+
+
+def test_a_key_that_is_no_text_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="was given; a key is"), ShardWriter(tmp_path) as writer:
+        writer.write("a\udcff", {"json": {}})
+
+
+WRITING = """
+import sys, time
+from moviegen_data.shards import ShardWriter
+writer = ShardWriter(sys.argv[1], made_from="the same")
+writer.write("theirs", {"json": {}})
+print("writing", flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_writers_of_one_set_do_not_meet(tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", WRITING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "writing\n"
+        for settings in ({}, {"overwrite": True}, {"made_from": "the same"}):
+            with pytest.raises(UsageError, match=r"shard-\*.tar were to be written; another process is writing them; wait for it"):
+                ShardWriter(tmp_path, **settings)
+        with ShardWriter(tmp_path, prefix="ours") as writer:
+            writer.write("ours", {"json": {}})
+    finally:
+        other.kill()
+        other.communicate()
+    with ShardWriter(tmp_path) as writer:  # a killed one lets go
+        writer.write("ours", {"json": {}})
+    assert ShardReader(str(tmp_path / "shard-000000.tar"))[0].key == "ours"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "ours-000000.tar", "ours.index.json", "shard-000000.tar", "shard.index.json",
+    ]  # fmt: skip
+
+
+def test_notes_on_a_set_grow_by_what_is_new(tmp_path):
+    writer = ShardWriter(tmp_path, max_samples=1, made_from="the same")
+    sizes = []
+    for number in range(12):
+        writer.write(f"k{number:04d}", {"json": {}})
+        sizes.append((tmp_path / ".shard.partial/notes.jsonl").stat().st_size)
+    steps = {after - before for before, after in zip(sizes[1:], sizes[2:])}
+    assert max(steps) - min(steps) < 10, "and are not written anew for every shard"
+    writer.abort()
+    notes = tmp_path / ".shard.partial/notes.jsonl"
+    notes.write_bytes(notes.read_bytes()[:-5])  # a line that was cut
+    (tmp_path / ".shard.partial/shard-000003.tar").unlink()
+    with ShardWriter(tmp_path, max_samples=1, made_from="the same") as again:
+        assert again.written == {"k0000", "k0001", "k0002"}, "what comes before the first that is not whole"
+        for number in range(3, 12):
+            again.write(f"k{number:04d}", {"json": {}})
+    assert [ShardReader(str(tmp_path))[number].key for number in range(12)] == [f"k{number:04d}" for number in range(12)]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy import signal
 
-from moviegen_core.callbacks.writers import Prediction, PredictionWriter
+from moviegen_core.callbacks.predictions import Prediction
+from moviegen_core.callbacks.writers import PredictionWriter
 from moviegen_core.errors import UsageError
 from moviegen_core.media.sound import wav_bytes
 from moviegen_data.audio import read_audio

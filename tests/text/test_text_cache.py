@@ -1,11 +1,15 @@
 """The text cache: what the encoders make of captions, in the shards, in place of the encoders."""
 
+import json
+import shutil
 import warnings
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from safetensors.torch import load_file, save_file
 
+from moviegen_core.errors import UsageError
 from moviegen_data.caption_data import CaptionData
 from moviegen_data.datamodule import ShardData
 from moviegen_data.reader import ShardReader
@@ -14,6 +18,7 @@ from moviegen_data.tensors import latent_bytes
 from moviegen_data.texts import TextShardWriter
 from moviegen_text.embedded import HashedWordConditioner
 from moviegen_text.encoding import TextEncoding
+from moviegen_text.fingerprint import fingerprint
 from moviegen_text.t5 import ByT5Conditioner, T5Conditioner
 
 CAPTIONS = ["a red ball moves to the left", "a blue square", 'a sign that says "left"', "", "a ball and a square and a ball"]
@@ -55,7 +60,10 @@ def test_embeddings_take_the_encoders_place(shards, tmp_path, t5, byt5):
     for number in range(5):
         assert all(after[number][part] == before[number][part] for part in before[number]), "other parts are as they were"
     told = safetensors_header(after[0]["text.safetensors"])[0]["__metadata__"]
-    assert told == {f"{name}.encoder": checksum for name, checksum in model.checksums().items()} and len(set(told.values())) == 2
+    origins = {"encoder": model.checksums(), "files": model.fingerprints()}
+    assert (
+        told == {f"{name}.{kind}": text for kind, texts in origins.items() for name, text in texts.items()} and len(set(told.values())) == 4
+    )
     batch = next(iter(ShardData(urls=str(tmp_path / "cache"), latents=True, text=True, fps_prefix=True, batch_size=5).train_dataloader()))
     assert batch.text.keys() == {"t5", "byt5"}
     for conditioner in (T5Conditioner(8, pretrained=str(t5)), ByT5Conditioner(8, pretrained=str(byt5))):
@@ -93,3 +101,52 @@ def test_what_cannot_be_cached(shards, tmp_path, t5):
         TextEncoding(encoders={name: lambda width: T5Conditioner(width, pretrained=str(t5)) for name in "ab"})
     with pytest.raises(ValueError, match="there are bf16, fp16, fp32"):
         TextShardWriter(output=str(tmp_path), dtype="int8")
+
+
+def with_other_weights(folder, target):
+    """The same model with one weight changed a little."""
+    shutil.copytree(folder, target)
+    path = target / "model.safetensors"
+    tensors = load_file(path)
+    name = max(tensors, key=lambda name: tensors[name].numel())
+    tensors[name] = tensors[name] + 1e-3
+    save_file(tensors, path, metadata={"format": "pt"})
+    return target
+
+
+def test_embeddings_of_another_encoder_are_refused(shards, tmp_path, t5, byt5):
+    cache(encoding(t5, byt5), shards, tmp_path / "cache")
+    batch = next(iter(ShardData(urls=str(tmp_path / "cache"), latents=True, text=True, batch_size=5).train_dataloader()))
+    shutil.copytree(t5, tmp_path / "moved")
+    config = json.loads((tmp_path / "moved/config.json").read_text())
+    (tmp_path / "moved/config.json").write_text(json.dumps({**config, "transformers_version": "0.0", "_name_or_path": "elsewhere"}))
+    for settings in ({}, {"precomputed_only": True}, {"dtype": "bfloat16"}):
+        conditioner = T5Conditioner(8, pretrained=str(tmp_path / "moved"), **settings)
+        conditioner(batch)
+        assert not conditioner._frozen.is_loaded
+    other = with_other_weights(t5, tmp_path / "other")
+    for pretrained, settings in ((other, {}), (other, {"precomputed_only": True}), (t5, {"max_tokens": 7})):
+        conditioner = T5Conditioner(8, pretrained=str(pretrained), **settings)
+        with pytest.raises(UsageError, match=r"embeddings 't5' of 'k\d' come from the encoder \w{12}; T5Conditioner of .* is \w{12}; give"):
+            conditioner(batch)
+        assert not conditioner._frozen.is_loaded
+    for record in batch.metadata:  # as the caches of earlier versions, and of other programs
+        record["text_embeddings"].pop("t5.files")
+    conditioner(batch)
+
+
+def test_fingerprints_see_all_of_a_large_file(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    content = bytearray(3_000_000)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    seen = {fingerprint(str(tmp_path)), fingerprint(str(tmp_path), "setting")}
+    for place in (0, 1_500_000, len(content) - 1):
+        changed = content.copy()
+        for at in range(max(0, place - 8192), min(len(content), place + 8192)):
+            changed[at] = 1
+        path.write_bytes(changed)
+        seen.add(fingerprint(str(tmp_path)))
+    path.unlink()
+    seen.add(fingerprint(str(tmp_path)))
+    assert len(seen) == 6 and fingerprint(str(tmp_path / "nowhere")) is None
