@@ -15,6 +15,7 @@ from pathlib import Path
 
 MOST_DEATHS = 2
 KILLED = "killed its worker"
+DIED = f"{MOST_DEATHS} processes died at it; a crash of a codec, or want of memory"
 
 
 @dataclass
@@ -79,9 +80,9 @@ class Tries:
         times, stages = Counter[str](), {}
         last: tuple[str, str] | None = None
         run = ""
-        for line in [*(path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()), ""]:
+        for line in [*(path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ()), ""]:
             if line.startswith("["):
-                last = tuple(json.loads(line))
+                last = _begun(line) or last
                 continue
             if last is not None and run == self.run:  # of other runs nobody knows whether the user ended them
                 stage, source = last
@@ -89,3 +90,12 @@ class Tries:
                 stages[source] = stage
             last, run = None, line
         return {source: (count, stages[source]) for source, count in times.items()}
+
+
+def _begun(line: str) -> tuple[str, str] | None:
+    """Stage and source of a line; None where a full disk or a lost machine left half of it."""
+    try:
+        stage, source = json.loads(line)
+    except ValueError:
+        return None
+    return stage, source

@@ -176,12 +176,16 @@ def test_models_get_a_gpu_where_there_are_some():
 
 
 def test_what_could_never_run_is_refused():
-    held = {"CPU": 2.0}
-    require_room([Resources(), Resources(num_gpus=0.0)], held)
-    with pytest.raises(UsageError, match=r"take 0 \+ 0\.5 GPUs; the machines have 0"):
-        require_room([Resources(num_gpus=0.0), Resources(num_gpus=0.5)], held)
+    held, nodes = {"CPU": 2.0}, [{"CPU": 2.0}]
+    require_room([Resources(), Resources(num_gpus=0.0)], held, nodes)
+    with pytest.raises(UsageError, match=r"takes 1 CPUs and 0\.5 GPUs; no machine has both"):
+        require_room([Resources(num_gpus=0.0), Resources(num_gpus=0.5)], held, nodes)
     with pytest.raises(UsageError, match=r"take 1 \+ 1 \+ 1 CPUs; the machines have 2"):
-        require_room([Resources()] * 3, held)
+        require_room([Resources()] * 3, held, nodes)
+    with pytest.raises(UsageError, match=r"takes 3 CPUs and 0 GPUs; no machine has both"):
+        require_room([Resources(num_cpus=3)], {"CPU": 4.0}, nodes * 2)
+    with pytest.raises(UsageError, match="above 1, workers take whole GPUs"):
+        require_room([Resources(num_gpus=1.5)], {"CPU": 8.0, "GPU": 8.0}, [{"CPU": 8.0, "GPU": 8.0}])
 
 
 def test_workers_fill_the_machines():

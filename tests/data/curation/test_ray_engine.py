@@ -168,5 +168,5 @@ def test_settings_that_a_running_ray_would_not_heed(cluster):
     for wrong in ({"num_cpus": 1}, {"address": "127.0.0.1:1"}):
         with pytest.raises(UsageError, match="this process already uses the Ray at"):
             list(RayEngine(**wrong).run([Operator("r", Refuses())], range(2)))
-    with pytest.raises(UsageError, match=r"take 0\.5 GPUs; the machines have 0"):
+    with pytest.raises(UsageError, match=r"takes 1 CPUs and 0\.5 GPUs; no machine has both"):
         list(RayEngine().run([Operator("r", Refuses(), Resources(num_gpus=0.5))], range(2)))
