@@ -134,7 +134,11 @@ class Clip:
     @classmethod
     def from_json(cls, line: str) -> Self:
         """The clip of a line that `to_json` wrote."""
-        record = json.loads(line)
+        return cls.from_record(json.loads(line))
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        """The clip of a line that was read."""
         vectors = {name: np.frombuffer(base64.b64decode(text), "<f2") for name, text in record.pop("vectors").items()}
         drop = record.pop("drop")
         return cls(**record, vectors=vectors, drop=None if drop is None else Drop(**drop))

@@ -109,6 +109,12 @@ def _require_resources(engine: Engine, stages: Sequence[Named]) -> None:
             )
 
 
+def _warn_of_killers(tries: Tries) -> None:
+    for stage, source in tries.left():
+        advice = "should this one end there too, give `--engine LocalEngine --engine.num_workers 1`: media that kill workers are left out"
+        logger.warning("an earlier run was killed while the stage %s looked at %s; %s", stage, source, advice)
+
+
 class _Run:
     """Brings step after step to its end."""
 
@@ -126,6 +132,8 @@ class _Run:
         results = self.work.results(step, before)
         results.forget_poor()
         missing = results.missing()
+        if not self.engine.has_workers:
+            _warn_of_killers(Tries(results.folder / "tries", self.work.run))
         if missing and step.compares:
             self._compare(step, before, results)
         elif missing:

@@ -79,6 +79,7 @@ class Engine(ABC):
     """Passes parts through operators."""
 
     takes_resources = True  # whether it gives a stage what the configuration says under `resources`
+    has_workers = True  # whether a medium that crashes a codec kills a process other than the run's own
 
     @abstractmethod
     def run(self, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
@@ -105,7 +106,7 @@ class LocalEngine(Engine):
 
     def __init__(self, *, num_workers: int = 0, max_restarts: int = 8) -> None:
         require_at_least(0, num_workers=num_workers, max_restarts=max_restarts)
-        self.num_workers, self.max_restarts = num_workers, max_restarts
+        self.num_workers, self.max_restarts, self.has_workers = num_workers, max_restarts, num_workers > 0
 
     def run(self, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
         """See `Engine.run`."""

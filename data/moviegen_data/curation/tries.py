@@ -76,11 +76,16 @@ class Tries:
             os.close(log)
             path.unlink(missing_ok=True)
 
+    def left(self) -> list[tuple[str, str]]:
+        """The stages and sources that earlier runs were at when they were killed."""
+        logs = [_lines(path) for path in sorted(self.folder.iterdir())] if self.folder.is_dir() else []
+        return [found for lines in logs if lines and (found := _begun(lines[-1]))]
+
     def _deaths(self, path: Path) -> dict[str, tuple[int, str]]:
         times, stages = Counter[str](), {}
         last: tuple[str, str] | None = None
         run = ""
-        for line in [*(path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ()), ""]:
+        for line in [*(_lines(path) if path.is_file() else ()), ""]:
             if line.startswith("["):
                 last = _begun(line) or last
                 continue
@@ -92,10 +97,14 @@ class Tries:
         return {source: (count, stages[source]) for source, count in times.items()}
 
 
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
 def _begun(line: str) -> tuple[str, str] | None:
-    """Stage and source of a line; None where a full disk or a lost machine left half of it."""
+    """Stage and source of a line; None where it is a run's name, or a full disk or a lost machine left half of it."""
     try:
         stage, source = json.loads(line)
-    except ValueError:
+    except (ValueError, TypeError):
         return None
     return stage, source

@@ -204,3 +204,12 @@ def test_media_that_kill_the_cutting_are_left_out_and_tried_again(plan, tmp_path
 def test_shards_of_another_version_are_cut_again(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(output, "__version__", "another")
     assert plan_shards(tmp_path / "run", plan.root, plan.settings, Results(tmp_path / "work", ("one",), ("one",))).folder != plan.folder
+
+
+def test_records_come_back_as_they_were(tmp_path):
+    odd = 'one\u2028two\u2029three\x85four\nfive\r\nsix\x1c, [{"\\'
+    clips = [Clip("a", odd, caption=odd).scored(x=0.1).annotated(said={odd: [odd]}).embedded(v=[0.5, 1.0]), Clip("b", "b", end_s=2.0)]
+    results = Results(tmp_path, ("one", "none"), ("one", "none"))
+    results.write(0, clips)
+    results.write(1, [])
+    assert [clip.to_json() for clip in results.read_all()] == [clip.to_json() for clip in clips]

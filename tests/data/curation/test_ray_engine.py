@@ -85,6 +85,30 @@ def test_a_users_mistake_comes_back_from_a_cluster(cluster):
         list(RayEngine(address=nodes.address).run([Operator("r", Refuses())], range(2)))
 
 
+class Odd(ImportError):
+    """Can be pickled, and not be read back."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} {other}")
+
+
+class Raises:
+    def __init__(self, error: type[Exception]):
+        self.error = error
+
+    def __call__(self, part: Part) -> Part:
+        raise self.error("no", "library")
+
+
+@pytest.mark.slow
+def test_errors_come_back_from_a_cluster_as_themselves(cluster):
+    nodes, _ = cluster
+    for error, kind, told in ((FileNotFoundError, FileNotFoundError, "library"), (Odd, RuntimeError, "Odd: no library")):
+        with pytest.raises(kind, match=told) as raised:
+            list(RayEngine(address=nodes.address).run([Operator("r", Raises(error))], range(2)))
+        assert "in __call__" in raised.value.__notes__[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["worker", "node"])
 def test_a_lost_worker_or_node_loses_no_part(loss, cluster, tmp_path):

@@ -1,5 +1,6 @@
 """A medium that kills its worker is left out, told, and tried again by the next run."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -102,3 +103,16 @@ def test_what_killed_workers_is_counted_and_not_looked_at_again(deadly, make_fol
     counts = [(each["entered"], each["left"], sum(each["reasons"].values())) for each in told["stages"]]
     assert counts == [(4, 7, 0), (7, 6, 1), (6, 0, 6)], "every clip that enters a stage leaves it or is dropped"
     assert looked and "v003.mp4" not in looked, "its picture in the report would kill the run itself"
+
+
+def test_a_medium_that_kills_the_run_itself_is_named_by_the_next(deadly, make_folder, tmp_path, caplog):
+    folder, config, out = make_folder(3), deadly(word="v001"), str(tmp_path / "out")
+    run = multiprocessing.get_context("spawn").Process(target=curate, args=(str(folder), out), kwargs={"config": config})
+    run.start()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
+    (tmp_path / "bomb").unlink()
+    for told in (True, False):
+        caplog.clear()
+        assert curate(str(folder), out, config=config)["num_clips"] == 3
+        assert ("killed while the stage kills looked at v001.mp4; should" in caplog.text) == told
