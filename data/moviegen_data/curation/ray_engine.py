@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +37,9 @@ class RayEngine(Engine):
             require_at_least(1, num_cpus=num_cpus)
             if address is not None:
                 raise UsageError(f"num_cpus={num_cpus} was given with address={address}", "a cluster has its own", "give one of them")
+        if address not in (None, "auto") and not re.fullmatch(r"[^/\s]+:\d+", address):  # Ray Data does not run through Ray's client
+            exists = "a cluster's address is HOST:PORT, and `auto` on its machines; ray:// cannot be used"
+            raise UsageError(f"address={address} was given", exists, "start the run on a machine of the cluster, and give `auto`")
         self.address, self.num_cpus = address, num_cpus
 
     def run(self, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
@@ -168,7 +172,7 @@ def most_workers(resources: Resources, held: Mapping[str, float], num_parts: int
 
 def _require_answer(address: str | None) -> None:
     """Refuse an address where nobody is, for which Ray would wait for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, colon, port = (address or "").rpartition(":")
     if not colon:
         return
     try:

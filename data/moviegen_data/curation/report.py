@@ -209,7 +209,12 @@ def _chosen(clips: Iterable[Clip], count: int) -> list[Clip]:
 
 
 def _histogram(kept: Sequence[float], dropped: Sequence[float]) -> dict[str, list[float]]:
-    edges = np.histogram_bin_edges([*kept, *dropped], _BINS)
+    scores = [*kept, *dropped]
+    try:
+        with np.errstate(all="ignore"):
+            edges = np.histogram_bin_edges(scores, _BINS)
+    except ValueError:  # they are so near to each other, or so far apart, that floats do not tell their bins apart
+        edges = np.array([min(scores), np.nextafter(max(scores), np.inf)])
     return {
         "edges": [round(float(edge), 6) for edge in edges],
         "kept": np.histogram(kept, edges)[0].tolist(),

@@ -198,3 +198,9 @@ def test_workers_fill_the_machines():
 def test_ray_takes_one_of_cores_and_address():
     with pytest.raises(UsageError, match="a cluster has its own"):
         RayEngine(address="auto", num_cpus=2)
+
+
+@pytest.mark.parametrize("wrong", ["ray://127.0.0.1:10001", "127.0.0.1", "head:port", ""])
+def test_addresses_that_no_cluster_has(wrong):
+    with pytest.raises(UsageError, match="address is HOST:PORT"):
+        RayEngine(address=wrong)

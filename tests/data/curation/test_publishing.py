@@ -10,6 +10,8 @@ import pytest
 from moviegen_data import ShardReader
 from moviegen_data.curation import Clip, curate, output
 from moviegen_data.curation.output import ShardSettings, WriteShard, plan_shards
+from moviegen_data.curation.report import _histogram
+from moviegen_data.curation.report_page import histogram
 from moviegen_data.curation.tries import KILLED, Tries, Watch
 from moviegen_data.curation.work import Results
 from moviegen_data.faults import SampleError
@@ -213,3 +215,10 @@ def test_records_come_back_as_they_were(tmp_path):
     results.write(0, clips)
     results.write(1, [])
     assert [clip.to_json() for clip in results.read_all()] == [clip.to_json() for clip in clips]
+
+
+@pytest.mark.parametrize("scores", [[1e17, 1e17 + 16], [-1.7e308, 1.7e308], [0.0, 0.0], [5e-324, 0.0], [1.0]])
+def test_scores_of_all_sizes_have_a_histogram(scores):
+    found = _histogram(scores[:1], scores[1:])
+    assert (sum(found["kept"]), sum(found["dropped"])) == (1, len(scores) - 1)
+    assert "<svg" in histogram("x", found)
