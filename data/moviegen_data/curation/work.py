@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from moviegen_core.errors import UsageError
-from moviegen_core.files import is_partial, remove, safe_name, write_bytes
+from moviegen_core.files import is_partial, safe_name, write_bytes
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.engine import Operator, Part, Tally
 from moviegen_data.curation.fingerprints import fingerprint_beside
@@ -90,8 +90,10 @@ class Work:
                 kept[path].forget_others()
             elif path != shards and path.name.startswith(("step-", "media", "shards-")):
                 path.rename(self.folder / f"{_GONE}{uuid.uuid4().hex}")  # at once, so that no half of it is ever taken for a whole
-        for path in [*self.folder.glob(f"{_GONE}*"), *_partial_files(self.folder), shards / "tries"]:
-            remove(path)
+        for path in [*self.folder.glob(f"{_GONE}*"), shards / "tries"]:
+            shutil.rmtree(path, ignore_errors=True)  # what somebody still reads over a network goes the next time
+        for path in _partial_files(self.folder):
+            path.unlink()
 
     def _source(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
