@@ -159,7 +159,7 @@ def _media(root: Path, report: PackReport, *, sidecar: bool, caption_file: str |
             continue
         if not path.is_file():
             report.skipped.add(Skip(str(root), str(path.relative_to(root)), "not a file", "a link to nothing, or a device"))
-        elif path.name != path.name.encode(errors="replace").decode():
+        elif str(path.relative_to(root)) != str(path.relative_to(root)).encode(errors="replace").decode():
             report.skipped.add(Skip(str(root), repr(str(path.relative_to(root))), "a name that is no UTF-8"))
         elif not path.resolve().is_relative_to(root.resolve()):
             report.skipped.add(Skip(str(root), str(path.relative_to(root)), "a link that leaves the folder"))

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 PART = "+"  # between a medium's key and a clip's number; no medium's key holds it
+_MAX_TOLD = 1000
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Clip:
             wanted: what would have passed.
             stage: name of the stage, where it is not the one that is running.
         """
-        return replace(self, drop=Drop(stage, reason, measured, wanted))
+        return replace(self, drop=Drop(stage, *(_told(text) for text in (reason, measured, wanted))))
 
     def to_json(self) -> str:
         """One line of json; equal clips give equal lines."""
@@ -133,7 +134,17 @@ class Clip:
     @classmethod
     def from_json(cls, line: str) -> Self:
         """The clip of a line that `to_json` wrote."""
-        record = json.loads(line)
+        return cls.from_record(json.loads(line))
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        """The clip of a line that was read."""
         vectors = {name: np.frombuffer(base64.b64decode(text), "<f2") for name, text in record.pop("vectors").items()}
         drop = record.pop("drop")
         return cls(**record, vectors=vectors, drop=None if drop is None else Drop(**drop))
+
+
+def _told(text: str) -> str:
+    """A text that UTF-8 can hold, cut where an error message has no end."""
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= _MAX_TOLD else text[:_MAX_TOLD] + "..."

@@ -14,6 +14,7 @@ from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, st
 from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
 from moviegen_data.curation.report import Report, find_dropped, write_report
 from moviegen_data.curation.running import run_set_stage
+from moviegen_data.curation.tries import Tries
 from moviegen_data.curation.work import NAME, Load, Results, Work, only_run, operators, require_folder
 from moviegen_data.faults import logger
 from moviegen_data.pack import keyed_media
@@ -65,7 +66,8 @@ def curate(
         run.shards(plan)
         index = plan.publish(target, overwrite=overwrite)
         work.forget_others(results, plan.folder)
-        report = Report(root, stages, results[1:], faults=dict(plan.faults()), skipped=skipped, index=index, num_examples=thumbnails)
+        found = {"num_media": len(media), "faults": dict(plan.faults()), "skipped": skipped, "index": index}
+        report = Report(root, stages, results[1:], **found, num_examples=thumbnails)
         told = write_report(report, target)
     print(report)
     for line in report.failures():
@@ -107,6 +109,12 @@ def _require_resources(engine: Engine, stages: Sequence[Named]) -> None:
             )
 
 
+def _warn_of_killers(tries: Tries) -> None:
+    for stage, source in tries.left():
+        advice = "should this one end there too, give `--engine LocalEngine --engine.num_workers 1`: media that kill workers are left out"
+        logger.warning("an earlier run was killed while the stage %s looked at %s; %s", stage, source, advice)
+
+
 class _Run:
     """Brings step after step to its end."""
 
@@ -124,6 +132,8 @@ class _Run:
         results = self.work.results(step, before)
         results.forget_poor()
         missing = results.missing()
+        if not self.engine.has_workers:
+            _warn_of_killers(Tries(results.folder / "tries", self.work.run))
         if missing and step.compares:
             self._compare(step, before, results)
         elif missing:
@@ -132,7 +142,8 @@ class _Run:
 
     def shards(self, plan: ShardPlan) -> None:
         """Write the shards that are not there."""
-        self._finish([Operator("shards", WriteShard(plan))], plan.missing(), "shards")
+        plan.forget_poor()
+        self._finish([Operator("shards", WriteShard(plan, Tries(plan.folder / "tries", self.work.run)))], plan.missing(), "shards")
 
     def _finish(self, steps: Sequence[Operator], missing: Sequence[int], name: str) -> None:
         with tqdm(total=len(missing), desc=name[:40], unit="part", disable=None) as progress:

@@ -1,16 +1,15 @@
 """Engines: where the parts of the data are worked on. Every engine gives the same result; a lost worker costs its time only."""
 
-import multiprocessing
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.stage import Resources
+from moviegen_data.curation.worker import Worker, WorkerDied
 
 
 @dataclass
@@ -80,6 +79,7 @@ class Engine(ABC):
     """Passes parts through operators."""
 
     takes_resources = True  # whether it gives a stage what the configuration says under `resources`
+    has_workers = True  # whether a medium that crashes a codec kills a process other than the run's own
 
     @abstractmethod
     def run(self, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
@@ -106,67 +106,69 @@ class LocalEngine(Engine):
 
     def __init__(self, *, num_workers: int = 0, max_restarts: int = 8) -> None:
         require_at_least(0, num_workers=num_workers, max_restarts=max_restarts)
-        self.num_workers, self.max_restarts = num_workers, max_restarts
+        self.num_workers, self.max_restarts, self.has_workers = num_workers, max_restarts, num_workers > 0
 
     def run(self, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
         """See `Engine.run`."""
+        passage = Passage(tuple(operators))
         if not self.num_workers:
             for number in parts:
-                _pass_through(operators, number)
-                yield number
+                yield passage(number)
             return
-        left, deaths = deque(parts), Counter[int]()
-        workers = [_start(operators) for _ in range(min(self.num_workers, len(parts)))]
-        busy: dict[Future[int], tuple[ProcessPoolExecutor, int]] = {}
+        left, deaths, workers = deque(parts), Counter[int](), list[Worker]()
         try:
-            while left or busy:
-                while left and workers:
-                    worker, number = workers.pop(), left.popleft()
-                    busy[worker.submit(_work, number)] = worker, number
-                for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                    worker, number = busy.pop(future)
+            while left or any(worker.number is not None for worker in workers):
+                workers += [Worker(passage) for _ in range(min(len(left), self.num_workers - len(workers)))]
+                for worker in workers:
+                    if left and worker.number is None:
+                        worker.give(left.popleft())
+                busy = {worker.pipe: worker for worker in workers if worker.number is not None}
+                for pipe in wait(list(busy)):
+                    worker = busy[pipe]
                     try:
-                        yield future.result()
-                    except BrokenProcessPool as error:
-                        deaths[number] += 1
-                        if deaths[number] > self.max_restarts:
-                            raise self._gave_up(number, deaths[number]) from error
-                        worker.shutdown(wait=False)
-                        worker = _start(operators)
-                        left.appendleft(number)
-                    workers.append(worker)
+                        done = worker.answer()
+                    except WorkerDied as death:
+                        self._judge(worker.number, death, deaths)
+                        left.appendleft(worker.number)
+                        workers.remove(worker)
+                        worker.end()
+                        continue
+                    if done is not None:
+                        yield done
         finally:
-            for worker in [*workers, *(worker for worker, _ in busy.values())]:
-                worker.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.end()
 
-    def _gave_up(self, number: int, times: int) -> UsageError:
-        return UsageError(
-            f"part {number} was given to a worker process {times} times",
-            "the system killed it each time, most often for want of memory",
-            "give fewer `engine.init_args.num_workers`, or lower the limits of `Probe`; what is done is kept",
-        )
-
-
-_OPERATORS: tuple[Operator, ...] = ()  # of a worker process; sent once, so that models are loaded once
-
-
-def _start(operators: Sequence[Operator]) -> ProcessPoolExecutor:
-    """A pool of one worker, so that one that is killed takes no other's part with it."""
-    context = multiprocessing.get_context("spawn")  # libraries with threads do not survive a fork
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(tuple(operators),))
-
-
-def _begin(operators: tuple[Operator, ...]) -> None:
-    global _OPERATORS
-    _OPERATORS = operators
+    def _judge(self, number: int, death: WorkerDied, deaths: Counter[int]) -> None:
+        """Count a death; tell the user where another worker would die as well."""
+        if not death.killed and not death.begun:
+            raise UsageError(
+                f"num_workers={self.num_workers} was given",
+                f"no worker process could begin ({death.how}); what it printed tells why",
+                "in a script of your own, call curate below `if __name__ == '__main__':`, and define stages in a module",
+            ) from death
+        deaths[number] += 1
+        if deaths[number] > self.max_restarts:
+            raise UsageError(
+                f"part {number} was given to a worker process {deaths[number]} times",
+                f"each of them died, the last by {death.how}; SIGKILL means want of memory most often",
+                "give fewer `--engine.num_workers`, or lower the limits of `Probe`; what is done is kept",
+            ) from death
 
 
-def _work(number: int) -> int:
-    return _pass_through(_OPERATORS, number)
+@dataclass(frozen=True)
+class Passage:
+    """Passes the part of a number through operators.
 
+    Args:
+        operators: the operators in their order.
+    """
 
-def _pass_through(operators: Sequence[Operator], number: int) -> int:
-    part = Part(number)
-    for operator in operators:
-        part = operator.function(part)
-    return part.number
+    operators: tuple[Operator, ...]
+
+    def __call__(self, number: int) -> int:
+        """Work on a part."""
+        part = Part(number)
+        for operator in self.operators:
+            part = operator.function(part)
+        return part.number

@@ -11,14 +11,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from moviegen_core import __version__
 from moviegen_core.errors import UsageError, require_at_least
-from moviegen_core.files import write_bytes
+from moviegen_core.files import whole_file, write_bytes
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.copying import copy_stretch
 from moviegen_data.curation.cutting import cut_video
 from moviegen_data.curation.engine import Part
 from moviegen_data.curation.facts import facts_of, without_file
 from moviegen_data.curation.pipeline import alive
+from moviegen_data.curation.running import ends_the_run
+from moviegen_data.curation.tries import DIED, KILLED, Tries, Watch
 from moviegen_data.curation.work import NAME, Results
 from moviegen_data.faults import SampleError
 from moviegen_data.shards import SCHEMA_VERSION, ShardWriter, shard_index_path
@@ -26,6 +29,7 @@ from moviegen_data.video import VideoDecoder
 
 Cut = Literal["copy", "encode"]
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+CUT = "cutting"  # what the report calls it, beside the stages' names
 _MOST_LOST_S = 0.5  # at the end of a copied clip, where frames need later ones; where more is missing, something is wrong with it
 
 
@@ -83,22 +87,46 @@ class ShardPlan:
         """How many there will be."""
         return self.clips.num_parts
 
+    def forget_poor(self) -> None:
+        """Remove shards that lack clips whose media killed workers, so that they are tried again."""
+        for mark in self.folder.glob("*.poor"):
+            shard_index_path(mark.with_suffix(""), self.settings.prefix).unlink(missing_ok=True)
+            mark.unlink()
+
     def missing(self) -> list[int]:
         """The shards that are not written."""
         return [number for number in range(self.num_shards) if not shard_index_path(self._own(number), self.settings.prefix).is_file()]
 
-    def write(self, number: int) -> None:
-        """Write one shard, whole or not at all."""
+    def write(self, number: int, watch: Watch) -> None:
+        """Write one shard, whole or not at all; what goes wrong with one medium leaves out its clips and ends no run.
+
+        Args:
+            number: which.
+            watch: where it is written down what is begun, and what killed workers before.
+        """
         own = self._own(number)
         options = {"max_samples": self.settings.max_samples, "max_bytes": 1 << 62, "overwrite": True}
         faults: dict[str, str] = {}
         with ShardWriter(own, prefix=self.settings.prefix, **options) as writer:
             for clip in self.clips.read(number):
                 try:
-                    writer.write(clip.key, sample_of(clip, self.root, self.settings))
+                    writer.write(clip.key, self._sample(clip, watch))
                 except SampleError as error:
                     faults[clip.key] = str(error)
+            if any(why.startswith(KILLED) for why in faults.values()):
+                write_bytes(own.with_suffix(".poor"), b"")
             write_bytes(own / "faults.json", json.dumps(faults).encode())
+
+    def _sample(self, clip: Clip, watch: Watch) -> dict[str, Any]:
+        if watch.killer(clip.source) is not None:
+            raise SampleError(KILLED, DIED)
+        watch.begin(clip.source, CUT)
+        try:
+            return sample_of(clip, self.root, self.settings)
+        except Exception as error:  # noqa: BLE001 - codecs may raise anything
+            if isinstance(error, SampleError) or ends_the_run(error):
+                raise
+            raise SampleError("cannot be cut", f"{type(error).__name__}: {error}") from error
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Clips that could not be cut, and why."""
@@ -122,18 +150,19 @@ class ShardPlan:
                 shards.append({**shard, "file": name})
         total = {"num_samples": sum(s["num_samples"] for s in shards), "num_bytes": sum(s["num_bytes"] for s in shards)}
         index = {"schema": SCHEMA_VERSION, "prefix": prefix, **total, "parts": dict(sorted(parts.items())), "shards": shards}
-        record, index_path = Published.read(output), shard_index_path(output, prefix)
+        record, index_path, text = Published.read(output), shard_index_path(output, prefix), json.dumps(index, indent=1) + "\n"
         made_from, names = self.folder.name.rpartition("-")[2], [*links, index_path.name]
-        old = [*record.files, *(_foreign_shards(output, prefix) if overwrite else ())]
-        if old == record.files and record.made_from == made_from and all((output / name).is_file() for name in names):
+        foreign = _foreign_shards(output, prefix) if overwrite else []
+        whole = record.made_from == made_from and all((output / name).is_file() for name in names)
+        if whole and not foreign and index_path.read_text(encoding="utf-8") == text:
             return index
-        Published("", sorted({*old, *names})).write(output)  # what a kill leaves from here on is known as ours
-        for name in old:
-            if name.endswith(".index.json") or name not in links:
-                (output / name).unlink(missing_ok=True)
+        ours = {*record.files, *foreign, *names}
+        Published("", sorted(ours)).write(output)  # what a kill leaves from here on is known as ours
+        for name in sorted(ours, key=lambda name: (not name.endswith(".index.json"), name)):  # an index never speaks of what is not there
+            (output / name).unlink(missing_ok=True)
         for name, source in links.items():
             _link(source, output / name)
-        write_bytes(index_path, (json.dumps(index, indent=1) + "\n").encode())
+        write_bytes(index_path, text.encode())
         Published(made_from, names).write(output)
         return index
 
@@ -170,13 +199,16 @@ class WriteShard:
 
     Args:
         plan: which clip goes where.
+        tries: where workers write down what they begin.
     """
 
     plan: ShardPlan
+    tries: Tries
 
     def __call__(self, part: Part) -> Part:
         """Write."""
-        self.plan.write(part.number)
+        with self.tries.watch(f"{part.number:06d}") as watch:
+            self.plan.write(part.number, watch)
         return part
 
 
@@ -189,7 +221,7 @@ def plan_shards(folder: Path, root: Path, settings: ShardSettings, results: Resu
         settings: how clips become shards.
         results: what the last step left.
     """
-    told = hashlib.sha256(json.dumps([results.contents(), asdict(settings)]).encode()).hexdigest()[:16]
+    told = hashlib.sha256(json.dumps([results.contents(), asdict(settings), __version__]).encode()).hexdigest()[:16]
     plan = [replace(clip, vectors={}) for clip in alive(results.read_all())]
     plan.sort(key=lambda clip: hashlib.sha256(f"{settings.seed} {clip.key}".encode()).digest())
     size, own = settings.max_samples, folder / f"shards-{told}"
@@ -214,9 +246,12 @@ def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]
     end_s = clip.start_s + clip.duration_s
     videos = VideoDecoder()
     data = copy_stretch(path, clip.start_s, end_s) if settings.cut == "copy" else None
-    frames, duration_s = (0, 0.0) if data is None else videos.count(data)
-    encoded = duration_s < end_s - clip.start_s - _MOST_LOST_S
-    if data is None or encoded:
+    try:
+        frames, duration_s = (0, 0.0) if data is None else videos.count(data)
+    except SampleError:  # packets that were damaged, or no whole group of them
+        data = None
+    encoded = data is None or duration_s < end_s - clip.start_s - _MOST_LOST_S
+    if encoded:
         data = cut_video(path, clip.start_s, end_s, crf=settings.crf, preset=settings.preset)
         frames, duration_s = videos.count(data)
     cut = {"start_s": clip.start_s, "end_s": end_s, "encoded": encoded}
@@ -251,10 +286,8 @@ def _foreign_shards(output: Path, prefix: str) -> list[str]:
 
 def _link(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no such thing."""
-    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
-        temporary = target.with_suffix(".partial")
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        with source.open("rb") as file, whole_file(target) as copy:
+            shutil.copyfileobj(file, copy)

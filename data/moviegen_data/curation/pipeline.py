@@ -1,7 +1,7 @@
 """Which stages run, and in which order."""
 
 import hashlib
-import json
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
@@ -81,9 +81,18 @@ def steps_of(stages: Sequence[Named]) -> list[Step]:
     for _, group in groupby(kinds):
         members = tuple(stages[start : start + len(list(group))])
         start += len(members)
-        told = json.dumps([[n.name, n.settings, n.stage.fingerprint()] for n in members] + [__version__], sort_keys=True, default=str)
-        steps.append(Step(len(steps), members, hashlib.sha256(told.encode()).hexdigest()[:16]))
+        told = [(named.name, dict(named.settings), _source(type(named.stage)), named.stage.fingerprint()) for named in members]
+        digest = hashlib.sha256(repr((told, __version__)).encode()).hexdigest()[:16]  # by repr: 1, 1.0 and "1" are not the same
+        steps.append(Step(len(steps), members, digest))
     return steps
+
+
+def _source(kind: type[Stage]) -> str:
+    """The text of a stage's class, where there is some: whoever writes a stage changes it more often than its version."""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return ""
 
 
 def _named(name: str, entry: Any) -> Named:

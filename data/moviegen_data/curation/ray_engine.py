@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation.engine import Engine, Operator, Part
 from moviegen_data.curation.stage import Resources
+from moviegen_data.curation.worker import portable
 
 _MAX_BLOCKS = 10_000
 _ANSWER_S = 10.0
@@ -35,6 +37,9 @@ class RayEngine(Engine):
             require_at_least(1, num_cpus=num_cpus)
             if address is not None:
                 raise UsageError(f"num_cpus={num_cpus} was given with address={address}", "a cluster has its own", "give one of them")
+        if address not in (None, "auto") and not re.fullmatch(r"[^/\s]+:\d+", address):  # Ray Data does not run through Ray's client
+            exists = "a cluster's address is HOST:PORT, and `auto` on its machines; ray:// cannot be used"
+            raise UsageError(f"address={address} was given", exists, "start the run on a machine of the cluster, and give `auto`")
         self.address, self.num_cpus = address, num_cpus
 
     def run(self, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
@@ -74,7 +79,8 @@ class RayEngine(Engine):
         context.enable_progress_bars = False
         held = ray.cluster_resources()
         groups = chains(operators, held.get("GPU", 0.0))
-        require_room([resources for resources, _ in groups], held)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        require_room([resources for resources, _ in groups], held, nodes)
         rows = ray.data.from_items([{"part": Part(number)} for number in parts], override_num_blocks=min(len(parts), _MAX_BLOCKS))
         for resources, chain in groups:
             most = most_workers(resources, held, len(parts))
@@ -83,7 +89,7 @@ class RayEngine(Engine):
             shares = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus or None}
             rows = rows.map(_Worker, fn_constructor_args=(chain,), compute=pool, **shares)
         for row in rows.iter_rows():
-            if isinstance(row["part"], UsageError):
+            if isinstance(row["part"], Exception):
                 raise row["part"]
             yield row["part"].number
 
@@ -94,13 +100,13 @@ class _Worker:
     def __init__(self, chain: Sequence[Callable[[Part], Part]]) -> None:
         self.chain = chain
 
-    def __call__(self, row: dict[str, Part | UsageError]) -> dict[str, Part | UsageError]:
+    def __call__(self, row: dict[str, Part | Exception]) -> dict[str, Part | Exception]:
         part = row["part"]
         try:
             for function in self.chain if isinstance(part, Part) else ():
                 part = function(part)
-        except UsageError as error:  # travels as a row, since of what is raised Ray keeps a text
-            return {"part": error}
+        except Exception as error:  # noqa: BLE001 - travels as a row, since Ray buries what is raised in a text of its own
+            return {"part": portable(error)}
         return {"part": part}
 
 
@@ -122,16 +128,24 @@ def chains(operators: Sequence[Operator], num_gpus: float = 0.0) -> list[tuple[R
     return [(resources, tuple(operator.function for _, operator in group)) for resources, group in groups]
 
 
-def require_room(shares: Sequence[Resources], held: Mapping[str, float]) -> None:
+def require_room(shares: Sequence[Resources], held: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuse stages whose workers can never all run at once, for which Ray would wait for ever.
 
     Args:
         shares: what one worker of each group of stages takes.
         held: what all machines have, by Ray's names.
+        nodes: what each of them has.
 
     Raises:
-        UsageError: that is too little.
+        UsageError: that is too little, or a worker takes a whole GPU and a part of another.
     """
+    for each in shares:
+        num_gpus = each.num_gpus or 0.0
+        if num_gpus > 1 and num_gpus % 1:
+            raise UsageError(f"num_gpus={num_gpus:g} was given for a stage", "above 1, workers take whole GPUs", "give a whole number")
+        if not any(node.get("CPU", 0.0) >= each.num_cpus and node.get("GPU", 0.0) >= num_gpus for node in nodes):
+            given = f"a stage's worker takes {each.num_cpus:g} CPUs and {num_gpus:g} GPUs"
+            raise UsageError(given, "no machine has both", "give smaller `resources`, or larger machines")
     for name, wanted in (("CPU", [each.num_cpus for each in shares]), ("GPU", [each.num_gpus or 0.0 for each in shares])):
         if sum(wanted) > held.get(name, 0.0):
             raise UsageError(
@@ -158,7 +172,7 @@ def most_workers(resources: Resources, held: Mapping[str, float], num_parts: int
 
 def _require_answer(address: str | None) -> None:
     """Refuse an address where nobody is, for which Ray would wait for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, colon, port = (address or "").rpartition(":")
     if not colon:
         return
     try:

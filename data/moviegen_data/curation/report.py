@@ -13,13 +13,13 @@ import numpy as np
 from moviegen_core.files import whole_file, write_bytes
 from moviegen_data.curation.clip import Clip, Drop
 from moviegen_data.curation.engine import Tally
+from moviegen_data.curation.output import CUT
 from moviegen_data.curation.pipeline import Named, alive
 from moviegen_data.curation.running import FAILED
 from moviegen_data.curation.tries import KILLED
 from moviegen_data.curation.work import Results
 from moviegen_data.faults import SkipReport
 
-CUT = "cutting"
 _BINS = 24
 
 
@@ -53,6 +53,7 @@ class Report:
         root: the folder of media.
         stages: the stages that ran.
         results: what each step left.
+        num_media: media that the run began with.
         faults: clips that could not be cut, and why.
         skipped: files that are no media.
         index: the shards' index.
@@ -65,11 +66,13 @@ class Report:
         stages: Sequence[Named],
         results: Sequence[Results],
         *,
+        num_media: int,
         faults: Mapping[str, str],
         skipped: SkipReport,
         index: Mapping[str, Any],
         num_examples: int,
     ) -> None:
+        self.num_media = num_media
         self.root, self.results, self.faults, self.skipped, self.index = root, results, faults, skipped, index
         tallies: dict[str, Tally] = {}
         for step in results:
@@ -79,11 +82,6 @@ class Report:
             for each in stages
         ]
         self._look(num_examples)
-
-    @property
-    def num_media(self) -> int:
-        """Media that the first stage saw."""
-        return self.stages[0].tally.entered
 
     def dropped(self) -> Iterator[Clip]:
         """Every clip that was left out, with its reason."""
@@ -179,8 +177,9 @@ def write_report(report: Report, output: Path) -> dict[str, Any]:
     with whole_file(output / "dropped.jsonl") as file:
         for clip in report.dropped():
             file.write((json.dumps(_dropped_record(clip), ensure_ascii=False) + "\n").encode())
-    write_bytes(output / "report.json", (json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n").encode())
-    write_bytes(output / "report.html", page(report).encode())
+    text = json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n"
+    write_bytes(output / "report.json", text.encode(errors="backslashreplace"))
+    write_bytes(output / "report.html", page(report).encode(errors="backslashreplace"))
     return told
 
 
@@ -210,7 +209,12 @@ def _chosen(clips: Iterable[Clip], count: int) -> list[Clip]:
 
 
 def _histogram(kept: Sequence[float], dropped: Sequence[float]) -> dict[str, list[float]]:
-    edges = np.histogram_bin_edges([*kept, *dropped], _BINS)
+    scores = [*kept, *dropped]
+    try:
+        with np.errstate(all="ignore"):
+            edges = np.histogram_bin_edges(scores, _BINS)
+    except ValueError:  # they are so near to each other, or so far apart, that floats do not tell their bins apart
+        edges = np.array([min(scores), np.nextafter(max(scores), np.inf)])
     return {
         "edges": [round(float(edge), 6) for edge in edges],
         "kept": np.histogram(kept, edges)[0].tolist(),

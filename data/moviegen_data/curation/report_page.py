@@ -12,11 +12,13 @@ from PIL import Image
 
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.media import Media
+from moviegen_data.curation.tries import KILLED
 
 if TYPE_CHECKING:
     from moviegen_data.curation.report import Report, StageReport
 
 _THUMBNAIL_PX = 160
+_NO_PICTURE = "<div class=none></div>"
 _STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1b1f24; background: #fff }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin: 2rem 0 .3rem }
@@ -99,11 +101,13 @@ def _figure(clip: Clip, root: Path) -> str:
 
 
 def _thumbnail(clip: Clip, root: Path) -> str:
+    if clip.drop is not None and clip.drop.reason == KILLED:  # and would kill this process too
+        return _NO_PICTURE
     end_s = clip.start_s + (clip.duration_s if math.isfinite(clip.duration_s) else 0.0)
     try:
         pixels = Media(root / clip.source).stills(clip.start_s, end_s, max_side=_THUMBNAIL_PX)[0]
     except Exception:  # noqa: BLE001 - a picture is no reason to lose a report
-        return "<div class=none></div>"
+        return _NO_PICTURE
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
     return f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"

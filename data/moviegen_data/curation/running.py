@@ -1,5 +1,6 @@
 """How clips pass through stages: what goes wrong with one medium drops its clips and ends no run."""
 
+import errno
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -7,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import av
 import torch
 
 from moviegen_core.errors import UsageError
@@ -15,11 +17,12 @@ from moviegen_data.curation.engine import Tally
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.pipeline import Named
 from moviegen_data.curation.stage import ClipStage
-from moviegen_data.curation.tries import KILLED, MOST_DEATHS, Watch
+from moviegen_data.curation.tries import DIED, KILLED, Watch
 from moviegen_data.faults import SampleError, logger
 
 FAILED = "the stage failed"
 _OF_THE_MACHINE = (UsageError, MemoryError, ImportError, FileNotFoundError, torch.OutOfMemoryError, torch.AcceleratorError)
+_SYSTEM_CALLS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
 
 
 class ClipRun:
@@ -54,8 +57,14 @@ class ClipRun:
 
     def _spared(self, clip: Clip) -> Clip:
         stage = self.watch.killer(clip.source) if clip.drop is None else None
-        told = f"{MOST_DEATHS} processes died at it; a crash of a codec, or want of memory"
-        return clip if stage is None else clip.dropped(KILLED, measured=told, stage=stage)
+        if stage is None:
+            return clip
+        for named in self.stages:  # it was seen to come as far as there
+            own = named.name == stage
+            self.tallies[named.name].add(Tally(1, seconds([clip]), 0 if own else 1, 0.0 if own else seconds([clip])))
+            if own:
+                break
+        return clip.dropped(KILLED, measured=DIED, stage=stage)
 
     def medium_of(self, clip: Clip) -> Media:
         """A clip's medium; only the last is kept."""
@@ -88,9 +97,9 @@ class ClipRun:
             try:
                 answers = named.stage.apply_batch(batch, media)
                 made |= {clip.key: checked(named, clip, answer) for clip, answer in zip(batch, answers, strict=True)}
-            except _OF_THE_MACHINE:
-                raise
             except Exception as error:  # noqa: BLE001 - whose fault it was is looked for clip by clip
+                if ends_the_run(error):
+                    raise
                 logger.warning("stage %s failed for a batch, clip by clip now: %s: %s", named.name, type(error).__name__, error)
                 made |= {clip.key: applied(named, clip, medium) for clip, medium in zip(batch, media, strict=True)}
         return self._joined(named, clips, given, made, time.perf_counter() - start)
@@ -126,8 +135,19 @@ def run_set_stage(named: Named, clips: Sequence[Clip]) -> tuple[dict[str, Clip],
             "a stage that compares clips returns the same ones in the same order, some of them dropped",
             "correct the stage",
         )
+    for clip, one in zip(given, made, strict=True):
+        if one is not clip:
+            _require_kept(named, one)
     tally = tally_of(given, {clip.key: [clip] for clip in made}, time.perf_counter() - start)
     return {clip.key: _signed(clip, named.name) for clip in made}, tally
+
+
+def _require_kept(named: Named, clip: Clip) -> None:
+    try:
+        clip.to_json().encode()
+    except (ValueError, TypeError) as error:
+        given = f"the stage '{named.name}' ({type(named.stage).__name__}) gave the clip {clip.key!r}"
+        raise UsageError(given, f"it cannot be kept ({error})", "correct the stage") from error
 
 
 def tally_of(given: Sequence[Clip], made: Mapping[str, list[Clip]], spent_s: float) -> Tally:
@@ -161,11 +181,18 @@ def applied(named: Named, clip: Clip, media: Media) -> list[Clip]:
         return checked(named, clip, named.stage.apply(clip, media))
     except SampleError as error:
         return [_signed(clip.dropped(error.cause, measured=error.detail), named.name)]
-    except _OF_THE_MACHINE:
-        raise  # the machine's fault, not the medium's: what would be kept of it would be false for ever
     except Exception as error:  # noqa: BLE001 - a stranger's stage and the media's codecs may raise anything
+        if ends_the_run(error):
+            raise
         logger.warning("stage %s failed for %s: %s: %s", named.name, clip.key, type(error).__name__, error)
         return [_signed(clip.dropped(FAILED, measured=f"{type(error).__name__}: {error}"), named.name)]
+
+
+def ends_the_run(error: Exception) -> bool:
+    """Whether an error is the settings' or the machine's fault, not the medium's: what would be kept of it would be false for ever."""
+    if isinstance(error, _OF_THE_MACHINE):
+        return True
+    return isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno in _SYSTEM_CALLS
 
 
 def checked(named: Named, clip: Clip, answer: Any) -> list[Clip]:
@@ -181,7 +208,7 @@ def checked(named: Named, clip: Clip, answer: Any) -> list[Clip]:
         raise TypeError("it gave two parts of one name; number them")
     for one in made:
         if one is not clip:
-            one.to_json()  # what cannot be kept is told here, by clip and stage
+            one.to_json().encode()  # what cannot be kept is told here, by clip and stage
     return [_signed(one, named.name) for one in made]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 MOST_DEATHS = 2
 KILLED = "killed its worker"
+DIED = f"{MOST_DEATHS} processes died at it; a crash of a codec, or want of memory"
 
 
 @dataclass
@@ -75,13 +76,18 @@ class Tries:
             os.close(log)
             path.unlink(missing_ok=True)
 
+    def left(self) -> list[tuple[str, str]]:
+        """The stages and sources that earlier runs were at when they were killed."""
+        logs = [_lines(path) for path in sorted(self.folder.iterdir())] if self.folder.is_dir() else []
+        return [found for lines in logs if lines and (found := _begun(lines[-1]))]
+
     def _deaths(self, path: Path) -> dict[str, tuple[int, str]]:
         times, stages = Counter[str](), {}
         last: tuple[str, str] | None = None
         run = ""
-        for line in [*(path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()), ""]:
+        for line in [*(_lines(path) if path.is_file() else ()), ""]:
             if line.startswith("["):
-                last = tuple(json.loads(line))
+                last = _begun(line) or last
                 continue
             if last is not None and run == self.run:  # of other runs nobody knows whether the user ended them
                 stage, source = last
@@ -89,3 +95,16 @@ class Tries:
                 stages[source] = stage
             last, run = None, line
         return {source: (count, stages[source]) for source, count in times.items()}
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _begun(line: str) -> tuple[str, str] | None:
+    """Stage and source of a line; None where it is a run's name, or a full disk or a lost machine left half of it."""
+    try:
+        stage, source = json.loads(line)
+    except (ValueError, TypeError):
+        return None
+    return stage, source

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from moviegen_core.errors import UsageError
-from moviegen_core.files import safe_name, write_bytes
+from moviegen_core.files import is_partial, safe_name, write_bytes
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.engine import Operator, Part, Tally
 from moviegen_data.curation.fingerprints import fingerprint_beside
@@ -21,6 +21,7 @@ from moviegen_data.curation.running import ClipRun
 from moviegen_data.curation.tries import KILLED, Tries
 
 NAME = ".curation"
+_GONE = ".gone-"
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Work:
         parts, names = _cut(media, self.part_size), []
         for part in parts:
             stats = [path.stat() for _, path in part]
-            told = [[key, path.name, stat.st_size, stat.st_mtime_ns] for (key, path), stat in zip(part, stats, strict=True)]
+            told = [[key, self._source(path), stat.st_size, stat.st_mtime_ns] for (key, path), stat in zip(part, stats, strict=True)]
             names.append(_hash(json.dumps(told)))
         found = Results(self.folder / "media", tuple(names), tuple(names))
         for number in found.missing():
-            found.write(number, [Clip(key, path.relative_to(self.root).as_posix()) for key, path in parts[number]])
+            found.write(number, [Clip(key, self._source(path)) for key, path in parts[number]])
         return found
 
     def results(self, step: Step, before: "Results") -> "Results":
@@ -84,11 +85,18 @@ class Work:
             shards: the shards' own folder, which stays.
         """
         kept = {results.folder: results for results in keep}
-        for path in self.folder.iterdir():
+        for path in list(self.folder.iterdir()):
             if path in kept:
                 kept[path].forget_others()
             elif path != shards and path.name.startswith(("step-", "media", "shards-")):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                path.rename(self.folder / f"{_GONE}{uuid.uuid4().hex}")  # at once, so that no half of it is ever taken for a whole
+        for path in [*self.folder.glob(f"{_GONE}*"), shards / "tries"]:
+            shutil.rmtree(path, ignore_errors=True)  # what somebody still reads over a network goes the next time
+        for path in _partial_files(self.folder):
+            path.unlink()
+
+    def _source(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,8 @@ class Results:
     def forget_others(self) -> None:
         """Remove parts of other media."""
         shutil.rmtree(self.folder / "tries", ignore_errors=True)
+        for path in _partial_files(self.folder):
+            path.unlink()
         own = {self._path(number).name for number in range(self.num_parts)}
         for path in self.folder.glob("part-*.jsonl"):
             if path.name not in own:
@@ -135,9 +145,8 @@ class Results:
 
     def read(self, number: int) -> list[Clip]:
         """The clips of a part, also those that were dropped."""
-        with self._path(number).open(encoding="utf-8") as lines:
-            next(lines)
-            return [Clip.from_json(line) for line in lines]
+        lines = self._lines(number).rstrip("\n").replace("\n", ",")  # in json, no other line break is one
+        return [Clip.from_record(record) for record in json.loads(f"[{lines}]")]  # read at once, they share the strings of their names
 
     def tallies(self) -> dict[str, Tally]:
         """What the stages did to all parts."""
@@ -243,6 +252,11 @@ def only_run(folder: Path) -> Iterator[None]:
             given = f"the folder {folder.parent} was given"
             raise UsageError(given, "another run of curation is at work in it", "wait for it, or give another folder") from error
         yield
+
+
+def _partial_files(folder: Path) -> list[Path]:
+    """What killed runs left in a folder without finishing it."""
+    return [path for path in folder.iterdir() if is_partial(path) and path.is_file()]
 
 
 def _cut(media: Sequence[tuple[str, Path]], size: int) -> list[list[tuple[str, Path]]]:

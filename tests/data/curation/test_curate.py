@@ -208,6 +208,28 @@ def test_links_and_odd_names_end_no_run(make_folder, make_config, tmp_path):
     assert told["num_media"] == 2 and told["not_media"]["num_skipped"] == 2
 
 
+def test_names_that_are_no_text_in_folders(make_folder, make_config, tmp_path):
+    root = make_folder(2, name=os.fsdecode(b"caf\xe9"))
+    odd = Path(os.fsdecode(bytes(root) + b"/d\xe9j\xe0"))
+    odd.mkdir()
+    (odd / "v.mp4").write_bytes((root / "v000.mp4").read_bytes())
+    told = curate(str(root), str(tmp_path / "out"), config=make_config())
+    assert told["num_media"] == 2 and told["not_media"]["by_cause"] == {"a name that is no UTF-8": 1}
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["folder"] == str(root)
+    assert (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_renamed_folder_of_media_is_another_one(make_folder, make_config, tmp_path):
+    folder = make_folder(1)
+    (folder / "a b").mkdir()
+    (folder / "v000.mp4").rename(folder / "a b" / "v000.mp4")
+    for name in ("a b", "a_b"):  # of the same key
+        (folder / "a b").rename(folder / name)
+        curate(str(folder), str(tmp_path / "out"), config=make_config())
+        reader = ShardReader(str(tmp_path / "out"))
+        assert {reader[number].metadata["source"] for number in range(len(reader))} == {f"{name}/v000.mp4"}
+
+
 def test_two_runs_keep_apart(make_folder, make_config, tmp_path):
     folder, output = make_folder(2), tmp_path / "out"
     with only_run(output / ".curation"), pytest.raises(UsageError, match="another run of curation is at work"):

@@ -69,3 +69,21 @@ def test_resources_are_no_settings():
     plain, shared = (build_stages({"b": {**entry(), **more}}) for more in ({}, {"resources": {"num_cpus": 2, "num_gpus": 0.25}}))
     assert shared[0].share[0] == Resources(num_cpus=2, num_gpus=0.25) and plain[0].share[0] == Resources()
     assert steps_of(plain)[0].digest == steps_of(shared)[0].digest, "what is done on a laptop is not done again on a cluster"
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 1.0), (1, True), (1, "1"), ({1: "a"}, {"1": "a"}), ({"a": 1, "b": 2}, {"b": 2, "a": 1})])
+def test_settings_that_look_alike_are_not_the_same(one, other):
+    first, second = (steps_of([Named("s", Passes(), {"x": value})])[0].digest for value in (one, other))
+    assert first != second
+    assert steps_of([Named("s", Passes(), {"x": {1: 2, "a": 3}})]), "names of all kinds"
+
+
+def test_another_text_of_a_stage_is_another_step(tmp_path, monkeypatch):
+    def digest(text):
+        apply = f"    def apply(self, clip, media):\n        return clip.scored({text}=1)\n"
+        (tmp_path / f"stage_{text}.py").write_text(f"from moviegen_data.curation.stage import ClipStage\nclass Mine(ClipStage):\n{apply}")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        stage = __import__(f"stage_{text}").Mine()
+        return steps_of([Named("s", stage, {"class_path": "Mine"})])[0].digest
+
+    assert digest("a") != digest("b") and digest("a") == digest("a")

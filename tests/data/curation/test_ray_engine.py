@@ -85,6 +85,30 @@ def test_a_users_mistake_comes_back_from_a_cluster(cluster):
         list(RayEngine(address=nodes.address).run([Operator("r", Refuses())], range(2)))
 
 
+class Odd(ImportError):
+    """Can be pickled, and not be read back."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} {other}")
+
+
+class Raises:
+    def __init__(self, error: type[Exception]):
+        self.error = error
+
+    def __call__(self, part: Part) -> Part:
+        raise self.error("no", "library")
+
+
+@pytest.mark.slow
+def test_errors_come_back_from_a_cluster_as_themselves(cluster):
+    nodes, _ = cluster
+    for error, kind, told in ((FileNotFoundError, FileNotFoundError, "library"), (Odd, RuntimeError, "Odd: no library")):
+        with pytest.raises(kind, match=told) as raised:
+            list(RayEngine(address=nodes.address).run([Operator("r", Raises(error))], range(2)))
+        assert "in __call__" in raised.value.__notes__[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["worker", "node"])
 def test_a_lost_worker_or_node_loses_no_part(loss, cluster, tmp_path):
@@ -168,5 +192,5 @@ def test_settings_that_a_running_ray_would_not_heed(cluster):
     for wrong in ({"num_cpus": 1}, {"address": "127.0.0.1:1"}):
         with pytest.raises(UsageError, match="this process already uses the Ray at"):
             list(RayEngine(**wrong).run([Operator("r", Refuses())], range(2)))
-    with pytest.raises(UsageError, match=r"take 0\.5 GPUs; the machines have 0"):
+    with pytest.raises(UsageError, match=r"takes 1 CPUs and 0\.5 GPUs; no machine has both"):
         list(RayEngine().run([Operator("r", Refuses(), Resources(num_gpus=0.5))], range(2)))

@@ -72,7 +72,9 @@ def test_settings_that_cannot_work_end_the_run(kind, tmp_path):
         run(kind(raising(UsageError("a", "no such model", "c"))), tmp_path=tmp_path)
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("the mount is gone"), ImportError("no such library"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("the mount is gone"), ImportError("no such library"), MemoryError(), OSError(28, "full")]
+)
 def test_the_machines_faults_end_the_run(error, tmp_path):
     with pytest.raises(type(error)):
         run(Answers(raising(error)), tmp_path=tmp_path)
@@ -89,6 +91,7 @@ def test_the_machines_faults_end_the_run(error, tmp_path):
         lambda clip: clip.annotated(words={1, 2}),
         lambda clip: clip.described(brightness=float("nan")),
         lambda clip: replace(clip, source="other"),
+        lambda clip: replace(clip, caption="half a letter \ud83d"),
     ],
 )
 def test_answers_that_are_none_are_failures_of_the_stage(answer, tmp_path):
@@ -131,3 +134,15 @@ def test_comparing_stages_see_clips_by_key_and_keep_them():
     for wrong in (lambda clips: clips[:2], lambda clips: clips[::-1], lambda clips: []):
         with pytest.raises(UsageError, match="same ones in the same order"):
             run_set_stage(Named("unique", Sorts(wrong), {}), clips())
+
+
+def test_comparing_stages_are_told_of_clips_that_cannot_be_kept():
+    for wrong in ({"x": {1}}, {"x": float("nan")}, {"x": "\ud83d"}):
+        with pytest.raises(UsageError, match="the stage 'unique' .* cannot be kept"):
+            run_set_stage(Named("unique", Sorts(lambda clips, w=wrong: [clip.annotated(**w) for clip in clips]), {}), clips())
+
+
+@pytest.mark.parametrize("error", [SampleError("odd", "name \udce9"), ValueError("\udce9" + "x" * 10**6)])
+def test_what_errors_say_can_be_kept(error, tmp_path):
+    made, _ = run(Answers(raising(error)), tmp_path=tmp_path)
+    assert len(made[1].to_json().encode()) < 5000 and "\\udce9" in made[1].drop.measured

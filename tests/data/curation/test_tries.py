@@ -1,5 +1,6 @@
 """A medium that kills its worker is left out, told, and tried again by the next run."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -81,3 +82,37 @@ def test_errors_are_no_deaths(tmp_path):
         watch.begin("a.mp4", "s")
         raise KeyError
     assert not list((tmp_path / "tries").iterdir())
+
+
+def test_half_a_line_ends_no_run(tmp_path):
+    (tmp_path / "part").write_bytes(b'run\n["motion", "a.mp4"]\n["motion", "b\xff')
+    with Tries(tmp_path, "run").watch("part") as watch:
+        assert watch.deaths == {"a.mp4": (1, "motion")}
+
+
+def test_what_killed_workers_is_counted_and_not_looked_at_again(deadly, make_folder, tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr("moviegen_data.curation.media.Media.stills", lambda self, *_, **__: looked.append(self.path.name))
+    config = Path(deadly(word="v003"))
+    stages = yaml.safe_load(config.read_text())["stages"]
+    halves = {"class_path": "Function", "init_args": {"path": "moviegen_hello:halves"}}
+    dark = {"class_path": "moviegen_hello.HelloBrightness", "init_args": {"least": 300.0}}
+    config.write_text("# a test\n" + yaml.safe_dump({"stages": {"halves": halves, **stages, "dark": dark}}, sort_keys=False))
+    told = curate(str(make_folder(4)), str(tmp_path / "out"), config=str(config), engine=LocalEngine(num_workers=1))
+    assert told["num_media"] == 4
+    counts = [(each["entered"], each["left"], sum(each["reasons"].values())) for each in told["stages"]]
+    assert counts == [(4, 7, 0), (7, 6, 1), (6, 0, 6)], "every clip that enters a stage leaves it or is dropped"
+    assert looked and "v003.mp4" not in looked, "its picture in the report would kill the run itself"
+
+
+def test_a_medium_that_kills_the_run_itself_is_named_by_the_next(deadly, make_folder, tmp_path, caplog):
+    folder, config, out = make_folder(3), deadly(word="v001"), str(tmp_path / "out")
+    run = multiprocessing.get_context("spawn").Process(target=curate, args=(str(folder), out), kwargs={"config": config})
+    run.start()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
+    (tmp_path / "bomb").unlink()
+    for told in (True, False):
+        caplog.clear()
+        assert curate(str(folder), out, config=config)["num_clips"] == 3
+        assert ("killed while the stage kills looked at v001.mp4; should" in caplog.text) == told
