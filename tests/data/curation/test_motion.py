@@ -61,6 +61,16 @@ def test_vectors_may_be_told_for_one_size():
     assert clip.scores["motion_vector_px"] == pytest.approx(2.0 * 720 / 96)
 
 
+def test_films_of_all_frame_rates_compare(tmp_path, media_maker):
+    clip = Motion(reference_fps=30).apply(CLIP, _moving(20, 3.0, 2.0))  # of 10 fps
+    assert clip.scores == pytest.approx({"motion_score": 1.0, "motion_vector_px": 2 / 3}, abs=1e-5)
+    stage, told = Motion(reference_fps=20, min_score=None, min_vector_px=None, max_vector_px=None), {}
+    for fps in (10, 20):  # one camera move in a second
+        path = file_of(tmp_path, media_maker, pan(2 * fps, 40 // fps), name=f"{fps}.mp4", fps=fps)
+        told[fps] = stage.apply(CLIP, Media(path)).scores
+    assert told[10] == pytest.approx(told[20], rel=0.2)
+
+
 def test_few_frames_and_no_vectors_are_no_accident():
     assert Motion().apply(CLIP, _moving(1)).drop.reason == "no motion"
     clip = Motion().apply(CLIP, _moving(5, 3.0, np.nan))
@@ -127,6 +137,8 @@ def test_settings_are_checked_and_travel(tmp_path):
     for make in (
         lambda: Motion(min_vector_px=7.0),
         lambda: Motion(reference_px=0),
+        lambda: Motion(reference_fps=0.0),
+        lambda: Motion(reference_fps=float("nan")),
         lambda: Static(min_moving_area=2.0),
         lambda: Static(max_still_share=-0.1),
         lambda: Jitter(threshold=-1.0),
