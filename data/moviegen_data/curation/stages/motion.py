@@ -13,10 +13,10 @@ class Motion(ClipStage):
     paper's. Pictures and sounds pass.
 
     Motion vectors come from the codec, or are estimated where it exports none; those of a codec often point over several frames.
-    Both scores are means over the whole picture and from frame to frame. The paper does not say at which size or frame rate it measured.
-    The references bring the scores of all films to one: a film of 10 fps moves thrice as far from frame to frame as one of 30, and its
-    limits would mean another motion. Mean change hardly asks for a size: larger pictures are smoother as much as they move further. Of films
-    brought from 720 px to 240 it fell by 7 to 20 %.
+    Both scores are means over the whole picture, of one frame after another. The paper does not say at which size or frame rate it
+    measured. The references bring all films to one: what is filmed at 10 fps moves thrice as far from frame to frame as at 30, and a
+    limit would mean another motion. Mean change hardly asks for a size, since larger pictures are smoother as much as they move further:
+    of three films brought from 720 px to 240 it fell by 11 to 20 %.
 
     Args:
         min_score: FFmpeg's `vmafmotion`, mean change of blurred luma per frame (0 to 255); None for no limit.
