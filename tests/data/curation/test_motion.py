@@ -133,6 +133,15 @@ def test_shots_are_counted_over_the_clip():
     assert Jitter().apply(Clip("a", "a.mp4", start_s=2.0, end_s=4.0), film).scores["shots_per_s"] == 0.0  # it begins at the cut
 
 
+@pytest.mark.parametrize(
+    ("fps", "score", "jittery"), [(25, 16, True), (60, 16, True), (15, 16, False), (15, 26, True), (8, 26, False), (8, 28, True)]
+)
+def test_a_low_frame_rate_is_no_jitter(fps, score, jittery):
+    film = _Film(measures_of(_times(4 * fps, fps), 4.0, content=np.full(4 * fps, float(score))))
+    assert (Jitter().apply(CLIP, film).drop is not None) == jittery
+    assert Jitter(threshold=40.0).apply(CLIP, film).drop is None
+
+
 def test_settings_are_checked_and_travel(tmp_path):
     for make in (
         lambda: Motion(min_vector_px=7.0),

@@ -17,6 +17,7 @@ from moviegen_data.curation.stage import ClipStage
 _FLASH_FRAMES = 3
 _BACK = 0.15  # of the jump; a picture so near to the one before the jump is that one again, a little later
 
+
 class Scenes(ClipStage):
     """Finds the scenes of a video and takes clips at random from some of them; pictures and sounds pass as they are.
 
