@@ -77,7 +77,7 @@ MOMENTS: dict[str, tuple[str, *tuple[float, ...]]] = {
     "people": ("two_people_1080p_28fps.mp4", 0.1),
     "motorcycle": ("motorcycle_2160p.mp4", 0.5),
 }
-SECONDS, SIDE_PX, MOST_FPS = 2.4, 480, 25.0
+SECONDS, SIDE_PX, MOST_FPS = 2.2, 480, 25.0
 
 
 @dataclass(frozen=True)

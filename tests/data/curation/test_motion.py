@@ -142,6 +142,14 @@ def test_a_low_frame_rate_is_no_jitter(fps, score, jittery):
     assert Jitter(threshold=40.0).apply(CLIP, film).drop is None
 
 
+def test_one_flash_is_no_jitter_however_short_the_clip():
+    for flashes, jittery in (([10], False), ([10, 30], True)):
+        content = np.zeros(50)
+        content[flashes] = 40.0
+        clip = Jitter().apply(CLIP, _Film(measures_of(_times(50, 25), 2.0, content=content)))
+        assert (clip.drop is not None) == jittery and clip.scores["shots_per_s"] == (1.5 if jittery else 1.0)
+
+
 def test_settings_are_checked_and_travel(tmp_path):
     for make in (
         lambda: Motion(min_vector_px=7.0),

@@ -15,8 +15,8 @@ class Jitter(ClipStage):
 
     PySceneDetect's content score is compared with a fixed threshold, neither adaptive nor merged: those settings were made to
     overlook what is looked for here. The paper gives the limit, not the detector's settings. Between frames that lie farther apart more
-    changes without any jolt: of films below 25 frames a second the threshold is higher in proportion, up to PySceneDetect's own. Pictures
-    and sounds pass.
+    changes without any jolt: of films below 25 frames a second the threshold is higher in proportion, up to PySceneDetect's own. One cut
+    is not frequent, however short the clip; it matters below 2.4 s only. Pictures and sounds pass.
 
     Args:
         max_shots_per_s: limit, exclusive; a clip without any cut has none.
@@ -39,6 +39,6 @@ class Jitter(ClipStage):
         num_cuts = len(cuts(measures.content, measures.times_s, threshold, self.min_shot_s))
         shots_per_s = (num_cuts + 1) / measures.duration_s if num_cuts else 0.0
         clip = clip.scored(shots_per_s=shots_per_s)
-        if shots_per_s > self.max_shots_per_s:
+        if num_cuts > 1 and shots_per_s > self.max_shots_per_s:
             return clip.dropped("jittery", measured=f"{shots_per_s:.2f} shots per second", wanted=f"{self.max_shots_per_s:g} at most")
         return clip
