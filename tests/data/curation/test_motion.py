@@ -61,6 +61,16 @@ def test_vectors_may_be_told_for_one_size():
     assert clip.scores["motion_vector_px"] == pytest.approx(2.0 * 720 / 96)
 
 
+def test_films_of_all_frame_rates_compare(tmp_path, media_maker):
+    clip = Motion(reference_fps=30).apply(CLIP, _moving(20, 3.0, 2.0))  # of 10 fps
+    assert clip.scores == pytest.approx({"motion_score": 1.0, "motion_vector_px": 2 / 3}, abs=1e-5)
+    stage, told = Motion(reference_fps=20, min_score=None, min_vector_px=None, max_vector_px=None), {}
+    for fps in (10, 20):  # one camera move in a second
+        path = file_of(tmp_path, media_maker, pan(2 * fps, 40 // fps), name=f"{fps}.mp4", fps=fps)
+        told[fps] = stage.apply(CLIP, Media(path)).scores
+    assert told[10] == pytest.approx(told[20], rel=0.2)
+
+
 def test_few_frames_and_no_vectors_are_no_accident():
     assert Motion().apply(CLIP, _moving(1)).drop.reason == "no motion"
     clip = Motion().apply(CLIP, _moving(5, 3.0, np.nan))
@@ -123,10 +133,29 @@ def test_shots_are_counted_over_the_clip():
     assert Jitter().apply(Clip("a", "a.mp4", start_s=2.0, end_s=4.0), film).scores["shots_per_s"] == 0.0  # it begins at the cut
 
 
+@pytest.mark.parametrize(
+    ("fps", "score", "jittery"), [(25, 16, True), (60, 16, True), (15, 16, False), (15, 26, True), (8, 26, False), (8, 28, True)]
+)
+def test_a_low_frame_rate_is_no_jitter(fps, score, jittery):
+    film = _Film(measures_of(_times(4 * fps, fps), 4.0, content=np.full(4 * fps, float(score))))
+    assert (Jitter().apply(CLIP, film).drop is not None) == jittery
+    assert Jitter(threshold=40.0).apply(CLIP, film).drop is None
+
+
+def test_one_flash_is_no_jitter_however_short_the_clip():
+    for flashes, jittery in (([20], False), ([20, 40], True)):
+        content = np.zeros(50)
+        content[flashes] = 40.0
+        clip = Jitter().apply(CLIP, _Film(measures_of(_times(50, 25), 2.0, content=content)))
+        assert (clip.drop is not None) == jittery and clip.scores["shots_per_s"] == (1.5 if jittery else 1.0)
+
+
 def test_settings_are_checked_and_travel(tmp_path):
     for make in (
         lambda: Motion(min_vector_px=7.0),
         lambda: Motion(reference_px=0),
+        lambda: Motion(reference_fps=0.0),
+        lambda: Motion(reference_fps=float("nan")),
         lambda: Static(min_moving_area=2.0),
         lambda: Static(max_still_share=-0.1),
         lambda: Jitter(threshold=-1.0),

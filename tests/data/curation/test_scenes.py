@@ -45,6 +45,20 @@ def test_one_shot_has_no_cut(tmp_path, media_maker):
     assert Scenes(method="both").cut_rows(media.measures) == []
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_a_flash_is_no_cut_and_a_short_shot_is_one(tmp_path, media_maker, length):
+    frames = pan(24, 2, least=10, most=90)
+    frames[12 : 12 + length] = 250
+    media = Media(file_of(tmp_path, media_maker, frames))
+    assert Scenes(method="both").cut_rows(media.measures) == ([] if length <= 3 else [12, 16])
+
+
+def test_a_flash_at_a_cut_leaves_the_cut(tmp_path, media_maker):
+    before, after = pan(12, 2, least=10, most=90), pan(12, 2, seed=5, least=120, most=180)
+    media = Media(file_of(tmp_path, media_maker, np.concatenate([before, np.full_like(before[:1], 250), after])))
+    assert Scenes(method="both").cut_rows(media.measures) == [12, 13]
+
+
 def test_clips_keep_the_promises():
     film = _film(100.0, cut_times=(1.0, 30.0, 40.0, 62.0))
     stage = Scenes(max_scenes=2)

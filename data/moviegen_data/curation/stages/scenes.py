@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
+from jaxtyping import UInt8
+
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.measures import Measures
@@ -11,12 +14,15 @@ from moviegen_data.curation.media import Media
 from moviegen_data.curation.shots import Scene, cuts, scenes
 from moviegen_data.curation.stage import ClipStage
 
+_FLASH_FRAMES = 3
+_BACK = 0.15  # of the jump; a picture so near to the one before the jump is that one again, a little later
+
 
 class Scenes(ClipStage):
     """Finds the scenes of a video and takes clips at random from some of them; pictures and sounds pass as they are.
 
     What is drawn depends on the seed, the clip's key and the number of the scene alone. Cuts and fades from and to black are found,
-    dissolves are not.
+    dissolves are not. A flash of at most three frames, after which the picture is the one before it, is no cut.
 
     Args:
         method: `ffmpeg` is the paper's (scdet), `pyscenedetect` the content score of ContentDetector, `both` cuts where either does.
@@ -85,13 +91,13 @@ class Scenes(ClipStage):
         return [clip.part(number, span.start_s, span.end_s).scored(num_scenes=len(found)) for number, span in enumerate(spans)]
 
     def cut_rows(self, measures: Measures) -> list[int]:
-        """Rows that begin a new shot."""
+        """Rows that begin a new shot; those at which a flash begins or ends do not."""
         rows: set[int] = set()
         if self.method != "pyscenedetect":
             rows |= set(cuts(measures.scene_score, measures.times_s, self.ffmpeg_threshold))
         if self.method != "ffmpeg":
             rows |= set(cuts(measures.content, measures.times_s, self.pyscenedetect_threshold))
-        return sorted(rows)
+        return [row for row in sorted(rows) if not _flashes(measures.cells, row)]
 
     def _usable(self, scene: Scene, measures: Measures) -> Scene | None:
         """What clips may be taken from; None where the scene or the rest of it is too short."""
@@ -116,3 +122,15 @@ class Scenes(ClipStage):
     def _random(self, clip: Clip, scene: int, what: str) -> float:
         digest = hashlib.sha256(f"{self.seed} {clip.key} {scene} {what}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _flashes(cells: UInt8[np.ndarray, "n h w"], row: int) -> bool:
+    """Whether the picture before a row is back within a few frames, or that of the row was there a few frames before."""
+    jump = _difference(cells[row], cells[row - 1])
+    back = [_difference(cells[row - 1], cells[later]) for later in range(row + 1, min(row + _FLASH_FRAMES, len(cells) - 1) + 1)]
+    back += [_difference(cells[row], cells[earlier]) for earlier in range(max(0, row - 1 - _FLASH_FRAMES), row - 1)]
+    return min(back, default=jump) < _BACK * jump
+
+
+def _difference(one: UInt8[np.ndarray, "h w"], other: UInt8[np.ndarray, "h w"]) -> float:
+    return float(np.abs(one.astype(np.int16) - other).mean())
