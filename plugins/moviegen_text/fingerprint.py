@@ -20,8 +20,7 @@ def fingerprint(pretrained: str, *settings: object) -> str | None:
         settings: what else decides the embeddings.
     """
     folder = _folder_of(pretrained)
-    weights = [] if folder is None else _first_present(folder, _WEIGHTS)
-    if not weights:
+    if folder is None or not (weights := _first_present(folder, _WEIGHTS)):
         return None
     digest = hashlib.sha256(repr(settings).encode())
     digest.update(_config(folder / "config.json"))
