@@ -10,7 +10,7 @@ import shutil
 import unicodedata
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -205,11 +205,12 @@ def _own(path: Path) -> tuple[BinaryIO, Path]:
     """A temporary file for `path` that no other writer has, empty, and its name."""
     # Not of the file's own name, which may be as long as the file system allows.
     temporary = path.parent / f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{_PARTIAL}"
-    file = _open(temporary)
-    if _lock(file) and _is_at(file, temporary):
-        file.truncate(0)
-        return file, temporary
-    file.close()  # another writer of the same file is at work
+    with suppress(PermissionError):  # another user's killed writer has left it
+        file = _open(temporary)
+        if _lock(file) and _is_at(file, temporary):
+            file.truncate(0)
+            return file, temporary
+        file.close()  # another writer of the same file is at work
     temporary = path.parent / f".{uuid.uuid4().hex}{_PARTIAL}"
     return _open(temporary), temporary
 

@@ -72,18 +72,29 @@ def apportion(total: int, weights: Sequence[float]) -> np.ndarray:
     return counts
 
 
-def apportion_round(round_: int, total: int, weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+Shares = tuple[np.ndarray, np.ndarray]
+
+
+def apportion_round(round_: int, total: int, weights: Sequence[float], *, known: tuple[int, Shares] | None = None) -> Shares:
     """What each weight got in the rounds before this one, and what it gets in it.
 
     A round divides its total into whole numbers; what a weight lost by that is owed to it later, so that over the rounds none gets too
     little, and one whose share of a round is far below one still gets its turn.
+
+    Args:
+        round_: the round, from 0 on.
+        total: what a round divides.
+        weights: by what.
+        known: an earlier round and what this function said of it, from where it counts on; the work grows with the rounds between.
     """
     shares = np.asarray(weights, dtype=np.float64) / np.sum(weights) * total
-    before, counts = np.zeros(len(shares), dtype=np.int64), apportion(total, weights)
+    first, (before, counts) = 0, (np.zeros(len(shares), dtype=np.int64), apportion(total, weights))
     if np.allclose(shares, counts, rtol=0, atol=1e-9):
         return counts * round_, counts
-    for number in range(1, round_ + 1):
-        before += counts
+    if known is not None and known[0] <= round_:
+        first, (before, counts) = known
+    for number in range(first + 1, round_ + 1):
+        before = before + counts
         due = np.maximum(shares * (number + 1) - before, 0.0)
         counts = apportion(total, due)
     return before, counts

@@ -17,7 +17,7 @@ import numpy as np
 from torch.utils.data import DistributedSampler
 
 from moviegen_data.buckets import Bucket
-from moviegen_data.mixing import apportion_round, batch_counts, num_images_before
+from moviegen_data.mixing import Shares, apportion_round, batch_counts, num_images_before
 from moviegen_data.order import SampleOrder
 
 
@@ -96,6 +96,7 @@ class BatchStream:
         self.round_length = sum(self.num_batches)
         self._sequence: tuple[int, np.ndarray, np.ndarray] | None = None
         self._filled: dict[int, tuple[int, np.ndarray]] = {}
+        self._given: dict[int, tuple[int, Shares]] = {}
 
     def identity(self) -> str:
         """SHA-256 over all that decides the batches, but for the rank."""
@@ -159,7 +160,8 @@ class BatchStream:
     def _carried(self, bucket: int, round_: int) -> np.ndarray:
         parts = self.parts[bucket]
         places = self.num_batches[bucket] * self.batch_sizes[bucket]
-        before, counts = apportion_round(round_, places, [part.weight for part in parts])
+        before, counts = apportion_round(round_, places, [part.weight for part in parts], known=self._given.get(bucket))
+        self._given[bucket] = (round_, (before, counts))
         rows = []
         for part, earlier, count in zip(parts, before.tolist(), counts.tolist(), strict=True):
             first = self.world_size * earlier + self.rank * count

@@ -5,13 +5,19 @@ import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from moviegen_data.faults import logger
+
 _MAX_BLOCKS = 16
+_MOST_ROOM = 8  # a block this many times as large as a tensor is left to larger ones: texts would come to lie in the memory of videos
 _HEADER = 64  # bytes before the values; the first is 1 while the main process has the block
+
+Granted = TypeVar("Granted")
 
 
 class _Block:
@@ -51,23 +57,25 @@ class SharedMemory:
 
     def __init__(self, *, smallest: int = 1 << 16) -> None:
         self.smallest = smallest
+        self.is_full = False  # the machine's shared memory, as far as this process has seen
         self._blocks: list[_Block] = []
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """A tensor of any content; in memory of its own where all blocks are in use."""
+        """A tensor of any content; in memory of its own where all blocks are in use, or no further one can be made."""
         num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes < max(1, self.smallest):
             return torch.empty(shape, dtype=dtype)
         free = [block for block in self._blocks if block.is_free]
-        fitting = [block for block in free if len(block.values) >= num_bytes]
+        alike = [block for block in free if num_bytes <= _MOST_ROOM * len(block.values) and len(block.values) <= _MOST_ROOM * num_bytes]
+        fitting = [block for block in alike if len(block.values) >= num_bytes]
         if fitting:
             return min(fitting, key=lambda block: len(block.values)).tensor(shape, dtype)
-        if free:  # too small for this batch; a larger one serves both
-            self._blocks.remove(free[0])
-        if len(self._blocks) >= _MAX_BLOCKS:
+        # One that is a little too small goes, since a larger one serves both; any other only where there are many.
+        spare = (alike or (free if len(self._blocks) >= _MAX_BLOCKS else []))[:1]
+        if len(self._blocks) - len(spare) >= _MAX_BLOCKS or (block := self._granted(lambda: _Block(num_bytes))) is None:
             return torch.empty(shape, dtype=dtype)
-        self._blocks.append(_Block(num_bytes))
-        return self._blocks[-1].tensor(shape, dtype)
+        self._blocks = [other for other in self._blocks if other not in spare] + [block]
+        return block.tensor(shape, dtype)
 
     def lend(self, tensor: Tensor) -> "Lent | None":
         """What to send in place of a tensor that begins a block; None for other tensors."""
@@ -79,8 +87,25 @@ class SharedMemory:
                 return Lent(block.whole, tuple(tensor.shape), tensor.dtype)
         return None
 
+    def share(self, tensor: Tensor) -> Tensor | None:
+        """Move a tensor that begins no block into shared memory of its own; None where there is no more."""
+        return self._granted(tensor.share_memory_)
+
+    def _granted(self, ask: Callable[[], Granted]) -> Granted | None:
+        """What the system gives; None from the first time on that it has no more, as in a container of 64 MB."""
+        try:
+            return None if self.is_full else ask()
+        except RuntimeError as error:
+            self.is_full = True
+            logger.warning(
+                "a worker asked for shared memory; the system gave none (%s), so batches are copied between processes, which is slower; "
+                "give more, e.g. `docker run --shm-size=16g` or `--ipc=host`, or take fewer workers or a smaller prefetch_bytes",
+                str(error).partition("\n")[0],
+            )
+            return None
+
     def __getstate__(self) -> dict:
-        return {"smallest": self.smallest, "_blocks": []}
+        return {"smallest": self.smallest, "is_full": False, "_blocks": []}
 
 
 @dataclass(frozen=True)
@@ -106,7 +131,7 @@ class Lent:
 
 @dataclass(frozen=True)
 class Copied:
-    """A small tensor on its way; its bytes travel with the message, which is quicker than shared memory of its own.
+    """A tensor on its way whose bytes travel with the message: a small one, or any where there is no more shared memory.
 
     Args:
         content: the bytes.
@@ -129,8 +154,8 @@ def packed(tensor: Tensor | None, memory: SharedMemory) -> "Tensor | Lent | Copi
     """What to send in place of a tensor."""
     if tensor is None or (lent := memory.lend(tensor)) is not None:
         return None if tensor is None else lent
-    if tensor.nbytes >= memory.smallest:
-        return tensor
+    if tensor.nbytes >= memory.smallest and (shared := memory.share(tensor)) is not None:
+        return shared
     return Copied(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes(), tuple(tensor.shape), tensor.dtype)
 
 

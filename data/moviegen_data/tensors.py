@@ -50,14 +50,14 @@ def latent_header(head: bytes | bytearray) -> tuple[tuple[int, ...], torch.dtype
     """Shape, precision, metadata and the first data byte of a packed latent, from its first bytes.
 
     Raises:
-        SampleError: the bytes are not safetensors, or hold no tensor `latent`.
+        SampleError: the bytes are not safetensors, or hold no tensor `latent` that can be one.
     """
     try:
         header, begin = safetensors_header(head)
         entry = header["latent"]
         shape, dtype, first = tuple(entry["shape"]), _DTYPES[entry["dtype"]], entry["data_offsets"][0]
-        if any(type(number) is not int or number < 0 for number in (*shape, first)):
-            raise ValueError(f"shape {shape} at {first}")
+        if any(type(number) is not int for number in (*shape, first)) or min((*shape, first + 1)) < 1 or len(shape) not in _RANKS:
+            raise ValueError(f"shape {shape} at {first}; a latent is (c, t, h, w), or (c, t) of a sound")
         return shape, dtype, _texts(header.get("__metadata__")), begin + first
     except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise SampleError("the latent cannot be read", f"{type(error).__name__}: {error}") from error

@@ -50,6 +50,8 @@ class TextEncoding(LightningModule):
 
     def fingerprints(self) -> dict[str, str]:
         """For each encoder what tells it from others by its files, where they are on this machine; a training compares it with its own."""
+        for encoder in self.encoders.values():
+            encoder.tokenizer  # noqa: B018 - of a name on the hub it may have to come first, and is part of the fingerprint
         found = {name: encoder.fingerprint for name, encoder in self.encoders.items()}
         return {name: told for name, told in found.items() if told is not None}
 

@@ -4,25 +4,27 @@ import hashlib
 import json
 from pathlib import Path
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_WEIGHTS = (("model*.safetensors",), ("pytorch_model*.bin",))
 _TOKENIZERS = (("tokenizer.json",), ("spiece.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "vocab.txt"))
 _INCIDENTAL = ("transformers_version", "architectures", "torch_dtype", "dtype")  # of a config: who wrote it, and how weights are kept
 _NUM_BLOCKS, _BLOCK = 256, 4096
 
 
 def fingerprint(pretrained: str, *settings: object) -> str | None:
-    """SHA-256 over a model's config and tokenizer, 256 blocks of each file of weights, and settings; None where no files are at hand.
+    """SHA-256 over a model's config and tokenizer, 256 blocks of each file of weights, and settings.
+
+    None where the weights are not at hand: of a name on the hub the config alone may be there, which tells too little.
 
     Args:
         pretrained: a folder that `save_pretrained` wrote, or a name on the Hugging Face hub that was downloaded before.
         settings: what else decides the embeddings.
     """
     folder = _folder_of(pretrained)
-    if folder is None:
+    if folder is None or not (weights := _first_present(folder, _WEIGHTS)):
         return None
     digest = hashlib.sha256(repr(settings).encode())
     digest.update(_config(folder / "config.json"))
-    for path in [*_first_present(folder, _TOKENIZERS), *_first_present(folder, [(pattern,) for pattern in _WEIGHTS])]:
+    for path in [*_first_present(folder, _TOKENIZERS), *weights]:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
         _update_by_blocks(digest, path)
     return digest.hexdigest()
@@ -51,7 +53,7 @@ def _config(path: Path) -> bytes:
     return json.dumps(kept, sort_keys=True).encode()
 
 
-def _first_present(folder: Path, choices: "list[tuple[str, ...]] | tuple[tuple[str, ...], ...]") -> list[Path]:
+def _first_present(folder: Path, choices: tuple[tuple[str, ...], ...]) -> list[Path]:
     """The files of the first choice of which there are some; others are the same in another form."""
     for patterns in choices:
         if found := sorted(path for pattern in patterns for path in folder.glob(pattern)):

@@ -1,5 +1,6 @@
 """Whole files or none, and names that every file system takes."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -105,6 +106,22 @@ def test_what_a_killed_writer_left_is_taken_away_by_the_next(tmp_path):
     assert left.name.endswith(".partial") and left.stat().st_size == 19
     write_bytes(path, b"whole")
     assert path.read_bytes() == b"whole" and [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_what_a_killed_writer_of_another_user_left_is_in_nobodys_way(tmp_path, monkeypatch):
+    path = tmp_path / "file.bin"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    (left,) = tmp_path.iterdir()
+    take = os.open
+
+    def refusing(name, flags, *mode, **settings):
+        if os.fspath(name) == str(left):
+            raise PermissionError(errno.EACCES, "Permission denied", str(left))
+        return take(name, flags, *mode, **settings)
+
+    monkeypatch.setattr(os, "open", refusing)
+    write_bytes(path, b"whole")
+    assert path.read_bytes() == b"whole" and sorted(tmp_path.iterdir()) == sorted([left, path])
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):

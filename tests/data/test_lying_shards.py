@@ -51,6 +51,7 @@ def latent_with(**changes):
     [
         latent_with(latent={"shape": [-2, -1, 2, 2]}),
         latent_with(latent={"shape": [2, 1.0, 2, 2]}),
+        latent_with(latent={"shape": [2, 0, 2, 2]}),
         latent_with(latent={"shape": ["2", 1, 2, 2]}),
         latent_with(latent={"shape": [1 << 40, 1 << 40, 1, 1]}),
         latent_with(latent={"shape": 7}),
@@ -70,6 +71,14 @@ def test_latents_whose_headers_lie_are_bad_samples(tmp_path, latent, num_workers
     data = ShardData(urls=folder, latents=True, batch_size=3, num_workers=num_workers)
     batches = [batch.keys for batch in data.predict_dataloader()]
     assert batches == [["k0", "k2"]] and len(data.skipped) == 1
+
+
+@pytest.mark.parametrize("shape", [[2, 0, 2, 2], [2, 2, 2], [8], []])
+def test_latents_that_are_none_end_no_run_where_shapes_are_read_from_them(tmp_path, shape):
+    folder = _shard(tmp_path, [{"json": {}, "latent.safetensors": part} for part in (GOOD, latent_with(latent={"shape": shape}), GOOD)])
+    data = ShardData(urls=folder, latents=True, batch_size=2)
+    assert [batch.keys for batch in data.predict_dataloader()] == [["k0", "k2"]]
+    assert "the latent cannot be read" in data.skipped.summary()
 
 
 def _rewrite(folder, parts, index):

@@ -226,3 +226,17 @@ def test_rounds_owe_nothing(weights, total):
         assert before.tolist() == given.tolist() and counts.sum() == total and counts.min() >= 0
         given += counts
         assert np.abs(given - shares * (round_ + 1)).max() < 2
+        for known in (0, round_ // 2, round_, round_ + 1) if round_ < 12 else ():
+            counted_on = apportion_round(round_, total, weights, known=(known, apportion_round(known, total, weights)))
+            assert [some.tolist() for some in counted_on] == [before.tolist(), counts.tolist()]
+
+
+def test_a_round_does_not_count_all_rounds_before_it(monkeypatch):
+    calls = []
+    monkeypatch.setattr("moviegen_data.mixing.apportion", lambda *given: calls.append(given) or apportion(*given))
+    parts = [BucketPart(0, SampleOrder([4]), 10.0), BucketPart(1, SampleOrder([3]), 1.0)]
+    stream = BatchStream([BUCKET], [parts], batch_size=7)
+    assert stream.round_length == 1
+    plans = [stream.batch(number) for number in range(300)]
+    assert len(calls) <= 2 * 300
+    assert BatchStream([BUCKET], [parts], batch_size=7).batch(299) == plans[299] and stream.batch(5) == plans[5], "from anywhere"

@@ -42,13 +42,56 @@ def test_a_block_is_free_when_neither_side_refers_to_it():
 
 def test_blocks_grow_and_are_bounded():
     memory = SharedMemory(smallest=1)
-    small = memory.empty(10)
+    small = memory.empty(200)
     del small
     large = memory.empty(1000)
     assert len(memory._blocks) == 1, "one too small is replaced"
     assert memory.lend(large[1:]) is None and memory.lend(large.view(10, 100).t()) is None, "only what begins a block can be lent"
     held = [memory.empty(3) for _ in range(40)]
     assert len(memory._blocks) == 16 and len({tensor.data_ptr() for tensor in held}) == 40
+
+
+def test_texts_leave_the_memory_of_videos_to_videos():
+    memory = SharedMemory(smallest=1)
+    video = memory.empty(9000, dtype=torch.uint8)
+    place = video.data_ptr()
+    del video
+    text = memory.empty(1000, dtype=torch.uint8)
+    assert text.data_ptr() != place and memory.empty(8000, dtype=torch.uint8).data_ptr() == place
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Lets the system grant a few pieces of shared memory to each process, and then none, as in a container's 64 MB."""
+    share, granted = torch.UntypedStorage._share_fd_cpu_, []
+
+    def share_few(storage, *args, **settings):
+        if not storage.is_shared():
+            if len(granted) >= 2:
+                raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+            granted.append(storage.nbytes())
+        return share(storage, *args, **settings)
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", share_few)
+
+
+def test_where_shared_memory_is_full_tensors_are_copied(little_memory, caplog):
+    memory = SharedMemory(smallest=1)
+    held = [memory.empty(10).fill_(float(number)) for number in range(4)]
+    sent = [packed(tensor, memory) for tensor in held]
+    assert [type(one).__name__ for one in sent] == ["Lent", "Lent", "Copied", "Copied"]
+    assert [unpacked(one)[0].item() for one in sent] == [0.0, 1.0, 2.0, 3.0]
+    del held, sent
+    gc.collect()
+    assert memory.lend(memory.empty(10)) is not None, "what there is goes on being used"
+    assert len(caplog.messages) == 1 and "a worker asked for shared memory; the system gave none" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_arrive_where_shared_memory_is_full(tmp_path, little_memory, batch_size):
+    latents = latent_shards(tmp_path, [(4, 2, 100, 100)] * 12)
+    data = ShardData(urls=str(tmp_path), latents=True, batch_size=batch_size, shuffle=False, num_workers=2)
+    assert torch.equal(torch.cat([batch.latents for batch in list(data.train_dataloader())]), torch.stack(latents))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64])

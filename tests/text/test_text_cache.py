@@ -147,6 +147,29 @@ def test_fingerprints_see_all_of_a_large_file(tmp_path):
             changed[at] = 1
         path.write_bytes(changed)
         seen.add(fingerprint(str(tmp_path)))
-    path.unlink()
-    seen.add(fingerprint(str(tmp_path)))
-    assert len(seen) == 6 and fingerprint(str(tmp_path / "nowhere")) is None
+    assert None not in seen and len(seen) == 5 and fingerprint(str(tmp_path / "nowhere")) is None
+
+
+def test_a_config_without_weights_refuses_no_embeddings(shards, tmp_path, t5, byt5):
+    cache(encoding(t5, byt5), shards, tmp_path / "cache")
+    batch = next(iter(ShardData(urls=str(tmp_path / "cache"), latents=True, text=True, batch_size=5).train_dataloader()))
+    (tmp_path / "config").mkdir()
+    shutil.copy(t5 / "config.json", tmp_path / "config")  # all that a name on the hub leaves in a cache when its width is asked for
+    conditioner = T5Conditioner(8, pretrained=str(tmp_path / "config"), precomputed_only=True)
+    assert conditioner.fingerprint is None and conditioner(batch).context is not None
+
+
+def test_fingerprints_have_the_tokenizer_and_no_files_of_others(tmp_path, t5, monkeypatch):
+    folder = shutil.copytree(t5, tmp_path / "t5")
+    whole = fingerprint(str(folder))
+    save_file({"tokens": torch.zeros(1, 1, 16)}, folder / "null.safetensors")
+    assert fingerprint(str(folder)) == whole, "an embedding of the empty prompt was laid beside the encoder"
+    expected = T5Conditioner(8, pretrained=str(folder)).fingerprint
+    (folder / "tokenizer.json").rename(tmp_path / "on the hub")
+
+    def downloaded(conditioner):
+        shutil.copy(tmp_path / "on the hub", folder / "tokenizer.json")
+
+    monkeypatch.setattr(T5Conditioner, "tokenizer", property(downloaded))
+    model = TextEncoding(encoders={"t5": lambda width: T5Conditioner(width, pretrained=str(folder))})
+    assert model.fingerprints() == {"t5": expected}
