@@ -61,7 +61,9 @@ class SkipReport:
         name = (skip.place, skip.key)
         if name not in self.skips:
             self.skips[name] = skip
-            logger.warning("skipped %s of %s: %s%s", skip.key, skip.place, skip.cause, f" ({skip.detail})" if skip.detail else "")
+            detail = f" ({skip.detail})" if skip.detail else ""
+            told = f"skipped {skip.key} of {skip.place}: {skip.cause}{detail}"
+            logger.warning("%s", told.encode(errors="backslashreplace").decode())  # names of files may be no text
 
     @property
     def counts(self) -> dict[str, int]:
