@@ -84,7 +84,7 @@ def test_killed_between_any_two_calls_an_index_tells_the_truth(prefix, make_fold
         else:
             break
         shutil.rmtree(out)
-    assert last > 10 and hash_of(out) == whole
+    assert last >= 8 and hash_of(out) == whole, "it was killed at every call"
 
 
 def test_other_settings_after_a_kill_while_old_ones_were_removed(make_folder, make_config, hash_of, tmp_path, monkeypatch):
