@@ -8,6 +8,15 @@ from typing import Any
 logger = logging.getLogger("moviegen.data")
 
 
+def _escaped(record: logging.LogRecord) -> bool:
+    """Have a record say what any terminal takes: names of files, and what libraries say of them, may be no text."""
+    record.msg, record.args = record.getMessage().encode(errors="backslashreplace").decode(), ()
+    return True
+
+
+logger.addFilter(_escaped)
+
+
 class SampleError(Exception):
     """One sample cannot be used; the run goes on without it.
 
@@ -61,9 +70,7 @@ class SkipReport:
         name = (skip.place, skip.key)
         if name not in self.skips:
             self.skips[name] = skip
-            detail = f" ({skip.detail})" if skip.detail else ""
-            told = f"skipped {skip.key} of {skip.place}: {skip.cause}{detail}"
-            logger.warning("%s", told.encode(errors="backslashreplace").decode())  # names of files may be no text
+            logger.warning("skipped %s of %s: %s%s", skip.key, skip.place, skip.cause, f" ({skip.detail})" if skip.detail else "")
 
     @property
     def counts(self) -> dict[str, int]:
