@@ -1,11 +1,11 @@
 """What is said of a file, by the names that the shards' json has; see `data/README.md`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from moviegen_data.audio import AudioDecoder
+from moviegen_data.audio import AudioDecoder, AudioInfo
 from moviegen_data.faults import SampleError
-from moviegen_data.video import VideoDecoder
+from moviegen_data.video import VideoDecoder, VideoInfo
 
 _OF_A_FILE = (
     "frames", "fps", "duration_s", "width", "height", "codec", "pixel_format", "rotation", "bytes",
@@ -29,26 +29,25 @@ def facts_of(data: bytes, frames: int, duration_s: float) -> dict[str, Any]:
     Raises:
         SampleError: it cannot be opened.
     """
-    info = VideoDecoder().probe(data)
-    facts = {
-        "frames": frames,
-        "fps": round(frames / duration_s, 4),
-        "duration_s": round(duration_s, 4),
-        "width": info.width,
-        "height": info.height,
-        "codec": info.codec,
-        "pixel_format": info.pixel_format,
-        "rotation": info.rotation,
-        "bytes": len(data),
-        "has_audio": info.num_audio_streams > 0,
-    }
-    return facts | (sound_facts(data) if facts["has_audio"] else {})
+    own = {"frames": frames, "fps": round(frames / duration_s, 4), "duration_s": round(duration_s, 4), "bytes": len(data)}
+    facts = own | picture_facts(VideoDecoder().probe(data))
+    return facts | (sound_facts(lambda: AudioDecoder().probe(data)) if facts["has_audio"] else {})
 
 
-def sound_facts(data: bytes) -> dict[str, Any]:
-    """Facts about a video's sound; one that cannot be used is named, and the picture kept."""
+def picture_facts(info: VideoInfo) -> dict[str, Any]:
+    """Facts that a video's header and first frame tell."""
+    names = ("width", "height", "codec", "pixel_format", "rotation")
+    return {name: getattr(info, name) for name in names} | {"has_audio": info.num_audio_streams > 0}
+
+
+def sound_facts(probe: Callable[[], AudioInfo]) -> dict[str, Any]:
+    """Facts about a video's sound; one that cannot be used is named, and the picture kept.
+
+    Args:
+        probe: gives what the header says.
+    """
     try:
-        info = AudioDecoder().probe(data)
+        info = probe()
     except SampleError as error:
         return {"audio_problem": str(error)}
     return {"audio_hz": info.audio_hz, "num_channels": info.num_channels}

@@ -8,6 +8,7 @@ from PIL import Image
 
 from moviegen_core.errors import require_at_least
 from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.facts import picture_facts, sound_facts
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
 from moviegen_data.faults import SampleError
@@ -68,14 +69,11 @@ class Probe(ClipStage):
             "frames": frames,
             "fps": round(frames / duration_s, 4) if frames > 1 else round(info.fps, 4),
             "duration_s": round(duration_s, 6),
-            "width": info.width,
-            "height": info.height,
-            "codec": info.codec,
-            "pixel_format": info.pixel_format,
-            "rotation": info.rotation,
-            "has_audio": info.num_audio_streams > 0,
+            **picture_facts(info),
         }
-        clip = self._checked_size(clip.described(**facts, **(_track(media) if facts["has_audio"] else {})), info.width, info.height)
+        clip = self._checked_size(
+            clip.described(**facts, **(sound_facts(lambda: media.audio_info) if facts["has_audio"] else {})), info.width, info.height
+        )
         return clip if clip.drop is not None else self._checked_duration(clip, duration_s)
 
     def _picture(self, clip: Clip, media: Media) -> Clip:
@@ -130,12 +128,3 @@ def _extent(container: Any, stream: Any, max_frames: int) -> tuple[int, float]:
     if not frames:
         raise SampleError("cannot be decoded", f"no packet in its {stream.codec_context.name} stream")
     return frames, 0.0 if first is None else float((end - first) * stream.time_base)
-
-
-def _track(media: Media) -> dict[str, Any]:
-    """Facts about a video's sound; one that cannot be used is named, and the picture kept."""
-    try:
-        info = media.audio_info
-    except SampleError as error:
-        return {"audio_problem": str(error)}
-    return {"audio_hz": info.audio_hz, "num_channels": info.num_channels}
