@@ -9,7 +9,8 @@ label of its kind, whatever the stages before it say. `aspect`, which the preset
 with Table 39's own limits too.
 
 A filter's positives are the clips that it should drop. Those of `scenes` are cuts and fades through black, one by one, found where a
-boundary of scenes lies within 3 frames of them; those of `duplicates` are all clips of a group of copies but one, and dropped for the sake
+boundary of scenes lies within 3 frames of them, and dissolves are counted beside them (`dissolves`, `dissolves_found`), while one that is
+found where there is none is wrong; those of `duplicates` are all clips of a group of copies but one, and dropped for the sake
 of another clip than a copy of its own group is wrong. Labels of real films are MANIFEST.json's notes, and by eye where these are silent.
 
 Stages and thresholds were made while looking at the real films themselves, whose figures so tell little about others; the table has those
@@ -39,7 +40,6 @@ from moviegen_data.curation.command import curate, read_config
 from moviegen_data.curation.measures import Measures
 from moviegen_data.curation.pipeline import Named
 from moviegen_data.curation.running import applied, run_set_stage
-from moviegen_data.curation.shots import scenes
 from moviegen_data.curation.stages.aspect import AspectMix
 
 # What a label says a filter should drop.
@@ -210,7 +210,7 @@ def judge_scenes(verdicts: Verdicts, example: Example, clip: Clip, media: Media,
     """Count the changes of scene of a clip, and the clips taken from it that have one inside."""
     measures, found = media.measures, []
     tolerance = TOLERANCE / (len(measures) / measures.duration_s)
-    parts = scenes(measures, stage.cut_rows(measures), stage.black_luma)
+    parts = stage.scenes_of(measures)
     boundaries = [(before.end_s, after.start_s) for before, after in zip(parts, parts[1:])]
     spans = {kind: [spanned(measures, each, tolerance) for each in getattr(example, kind)] for kind in ("changes", "dissolves")}
     for (first, last), span in zip(example.changes or (), spans["changes"]):

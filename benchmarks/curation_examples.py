@@ -88,7 +88,7 @@ class Example:
         name: its path in the folder of media; the first part is its kind.
         labels: words that hold or do not; those absent are not judged.
         changes: first and last frame of every change of scene; None is not judged.
-        dissolves: likewise, of those that may be found or not.
+        dissolves: likewise, of dissolves, which are counted beside the changes.
         alike: group of copies that it belongs to; empty is not judged.
     """
 

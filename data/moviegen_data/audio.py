@@ -5,7 +5,6 @@ picture where there is one, otherwise with the first sound. So the priming sampl
 is led in by silence, and what comes before the picture is cut.
 """
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch import Tensor
 from moviegen_core.errors import UsageError
 from moviegen_data.faults import SampleError
 from moviegen_data.limits import MediaLimits
+from moviegen_data.media_files import fault, opened
 from moviegen_data.resampling import resample
 
 EXTENSIONS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
@@ -102,7 +102,7 @@ class AudioDecoder:
         Raises:
             SampleError: the file cannot be opened, or has no sound.
         """
-        with _opened(source) as container:
+        with opened(source) as container:
             stream = _stream(container)
             picture = _picture_start(container)
             begin, end = _seconds(stream.start_time, stream) or 0.0, None
@@ -176,7 +176,7 @@ def pieces(source: bytes | str | Path, limits: MediaLimits | None = None) -> Ite
     Raises:
         SampleError: the file cannot be opened or decoded, has no sound, is longer than it may be, or holds NaN or infinite values.
     """
-    with _opened(source) as container:
+    with opened(source) as container:
         to_float = AudioResampler(format="flt")
         for frame in _frames(container, _stream(container), limits or MediaLimits()):
             time, hz = frame.time, frame.sample_rate
@@ -220,11 +220,11 @@ def _read(source: bytes | str | Path, start_s: float, end_s: float | None, limit
     """Stored samples of a span of the file's clock, with a little more on both sides for the resampler."""
     begin, end = start_s - _MARGIN_S, None if end_s is None else end_s + _MARGIN_S
     if begin > _PREROLL_S:
-        with _opened(source) as container:
+        with opened(source) as container:
             stretch = _collect_from(container, _stream(container), begin, end, limits)
         if stretch is not None:
             return stretch
-    with _opened(source) as container:
+    with opened(source) as container:
         stream = _stream(container)
         stretch = _collect(_frames(container, stream, limits), _picture_start(container), begin, end, limits)
         if stretch is None:
@@ -297,15 +297,6 @@ def _planar(to_float: AudioResampler, frame: AudioFrame) -> np.ndarray:
         raise SampleError("cannot be decoded", f"its form changes on the way: {error}") from error
 
 
-def _opened(source: bytes | str | Path) -> Any:
-    try:
-        return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
-    except FileNotFoundError:
-        raise
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise SampleError("cannot be opened", f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}") from error
-
-
 def _frames(container: Any, stream: AudioStream, limits: MediaLimits) -> Iterator[AudioFrame]:
     count, duration_s = 0, 0.0
     try:
@@ -316,7 +307,7 @@ def _frames(container: Any, stream: AudioStream, limits: MediaLimits) -> Iterato
                 duration_s += frame.samples / max(1, frame.sample_rate)
                 limits.check_sound(duration_s)
     except (av.FFmpegError, ValueError) as error:
-        raise SampleError("cannot be decoded", f"{type(error).__name__}: {error} after {count} pieces of sound") from error
+        raise fault(container, "cannot be decoded", error, where=f"after {count} pieces of sound") from error
 
 
 def _stream(container: Any) -> AudioStream:

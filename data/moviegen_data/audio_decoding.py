@@ -134,6 +134,9 @@ class AudioSampleDecoder(SampleDecoder):
         else:
             start_s, fps = self._place(sample, bucket, out, seed)
             sound = self._sound(sample, bucket, start_s)
+            if not sound.valid_s and start_s and not bucket.with_picture:  # the json promised more than there is
+                start_s = 0.0
+                sound = self._sound(sample, bucket, start_s)
             metadata |= {"start_s": start_s, "valid_s": sound.valid_s}
             extras = self._features(sample, bucket, start_s) if self.visual_features and bucket.with_picture else {}
         return Decoded(

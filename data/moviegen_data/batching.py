@@ -1,5 +1,6 @@
 """Joining decoded samples to a batch. Shapes: latents (b, c, t, h, w) or (b, c, t), sounds (b, a, s), texts (b, l, d)."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,8 @@ def _pad_texts(texts: Sequence[Any], memory: SharedMemory | None) -> dict[str, T
                 "embed the captions of all shards with the same encoder"
             )
         length = max(text[name][0].shape[0] for text in texts)
-        shape, dtype = (len(texts), length, widths.pop()), texts[0][name][0].dtype
+        shape = (len(texts), length, widths.pop())
+        dtype = functools.reduce(torch.promote_types, (text[name][0].dtype for text in texts))  # halves cannot hold all that others can
         tokens = torch.empty(shape, dtype=dtype) if memory is None else memory.empty(*shape, dtype=dtype)
         tokens.zero_()
         mask = torch.zeros(len(texts), length, dtype=torch.bool)

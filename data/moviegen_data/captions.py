@@ -1,13 +1,13 @@
 """Captions of a folder of media: a csv, a json, or a text file beside each medium."""
 
-import csv
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from moviegen_core.errors import UsageError
+from moviegen_data.tables import read_table
 
 _FILES = ("file", "filename", "file_name", "path", "video", "image")
 _CAPTIONS = ("caption", "text", "prompt")
@@ -54,36 +54,35 @@ def read_captions(source: str, folder: Path, media: list[Path], *, column: str |
         )
     captions, inside = Captions(), {medium.resolve() for medium in media}
     for name, record in caption_records(path, column=column):
-        places = [(folder / name).resolve(), (path.parent / name).resolve()]
+        places = [Path(os.path.realpath(place / name)) for place in (folder, path.parent)] if _can_be(name) else []
         found = next((place for place in places if place in inside), None)
         if found is not None:
             if record["caption"]:
                 captions.records[found] = record
-        elif any(place.is_file() for place in places):
+        elif any(os.path.isfile(place) for place in places):  # pathlib's own refuses what is too long for a name
             captions.elsewhere.append(name)
         else:
             captions.absent.append(name)
     return captions
 
 
+def _can_be(name: str) -> bool:
+    """Whether a file can have a name."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half a sign
+        return False
+
+
 def caption_records(path: Path, *, column: str | None = None) -> list[tuple[str, dict[str, Any]]]:
     """The file names of a caption file, each with its record, which has `caption` and whatever else the file says.
 
     Raises:
-        UsageError: the file is of an unknown kind, or without the columns.
+        UsageError: the file is of an unknown kind, cannot be read, or is without the columns.
     """
-    text, kind = path.read_text(encoding="utf-8-sig"), path.suffix.lower()
-    if kind not in (".csv", ".json", ".jsonl"):
+    if path.suffix.lower() not in (".csv", ".json", ".jsonl"):
         raise UsageError(f"the captions {path} were given", "captions come in csv, json and jsonl files", "write them as one of these")
-    try:
-        if kind == ".csv":
-            rows: Any = list(csv.DictReader(text.splitlines(keepends=True)))
-        elif kind == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"the captions {path} were given", f"they are not {kind[1:]}: {error}", "correct the file") from error
+    rows = read_table(path, what="captions")
     if isinstance(rows, Mapping):
         rows = [{"file": name, **(value if isinstance(value, Mapping) else {"caption": value})} for name, value in rows.items()]
     return [_record(row, path, column) for row in rows]

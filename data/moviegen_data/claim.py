@@ -10,6 +10,7 @@ from moviegen_core.errors import UsageError
 from moviegen_core.files import remove
 
 _LOCK = "lock"
+_ATTEMPTS = 1000
 
 
 class Claim:
@@ -26,8 +27,7 @@ class Claim:
     def __init__(self, folder: Path, *, what: str) -> None:
         self.folder = folder
         given = f"{what} were to be written"
-        file = None
-        while file is None:
+        for _ in range(_ATTEMPTS):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 file = self._held()
@@ -38,7 +38,10 @@ class Claim:
             except OSError as error:
                 exists = f"the folder cannot be made or written to ({error.strerror})"
                 raise UsageError(given, exists, "give a folder of your own") from error
-        self._file = file
+            if file is not None:
+                self._file = file
+                return
+        raise UsageError(given, f"{folder} is gone as soon as it is made", "see whether the folder that you are in is still there")
 
     def clear(self, *, keep: Collection[str] = ()) -> None:
         """Remove what lies in the folder, but for some names."""

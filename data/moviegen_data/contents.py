@@ -5,10 +5,10 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from moviegen_data.faults import Skip, SourceError
-from moviegen_data.local_files import open_local
+from moviegen_data.local_files import open_local, told
 from moviegen_data.storage import Place, RemotePath, patiently, size_of
 
 
@@ -49,7 +49,8 @@ def scan_shard(path: str | Place) -> ShardContents:
     """
     if isinstance(path, RemotePath):
         return patiently(str(path), lambda: _scan(path))
-    return _scan(Path(path))
+    with told(Path(path)):
+        return _scan(Path(path))
 
 
 def _scan(path: Place) -> ShardContents:
@@ -60,16 +61,35 @@ def _scan(path: Place) -> ShardContents:
         contents.problems.append(Skip(str(path), name, cause, detail))
 
     try:
-        with path.open() if isinstance(path, RemotePath) else open_local(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with path.open() if isinstance(path, RemotePath) else open_local(path) as file, _opened(file, size) as tar:
             for member in tar:
                 if member.size < 0:
                     raise tarfile.ReadError(f"{member.name!r} claims {member.size} bytes")
                 _place(member, size, contents, refuse)
+                if tar.offset > size:  # tarfile would go there to see, and not every file system lets it
+                    raise tarfile.ReadError("unexpected end of data")
     except SourceError:
         raise
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # what tarfile makes of headers that are none
         refuse("(shard)", "the shard cannot be read to its end", f"{error}; {len(contents.keys)} samples before that are kept")
     return contents
+
+
+class _Bounded:
+    """A file of which nobody takes memory for more than it holds, whatever the headers in it claim."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._most = max(size, tarfile.RECORDSIZE)  # an empty file is read too, to see whether the system can
+
+    def read(self, size: int) -> bytes:
+        """Some bytes."""
+        return self._read(min(size, self._most))
+
+
+def _opened(file: BinaryIO, size: int) -> tarfile.TarFile:
+    bounded: Any = _Bounded(file, size)  # has what reading a tar takes
+    return tarfile.open(fileobj=bounded, mode="r:")
 
 
 def indexed_contents(entry: Mapping[str, Any]) -> ShardContents | None:

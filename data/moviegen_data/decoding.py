@@ -22,6 +22,7 @@ from moviegen_data.tensors import HEADER_BYTES, latent_header, read_latent, read
 from moviegen_data.video import VideoDecoder
 
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
+_MOST = 1e9  # seconds, pixels or frames per second; no medium has more
 ClipPosition = Literal["random", "first", "middle"]
 
 
@@ -219,10 +220,10 @@ def has_video(sample: Sample) -> bool:
 
 
 def geometry(sample: Sample, videos: VideoDecoder) -> tuple[int, int, float | None]:
-    """Rows, columns and seconds of a sample as shown: from its json, or from the media where the json does not say."""
+    """Rows, columns and seconds of a sample as shown: from its json, or from the media where that says nothing, or what cannot be."""
     record = sample.metadata
     height, width, duration = (number_of(record.get(name)) for name in ("height", "width", "duration_s"))
-    if height and width:
+    if height and width and min(height, width) >= 1:
         return int(height), int(width), duration
     for extension in VIDEOS:
         if extension in sample:
@@ -250,11 +251,11 @@ def encoded_of(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def number_of(value: Any) -> float | None:
-    """A json's value as a number above 0, or None."""
+    """A json's value as a number above 0 that can be, or None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
         number = float(value)
     except OverflowError:  # json has no largest number
         return None
-    return number if math.isfinite(number) and number > 0 else None
+    return number if 0 < number <= _MOST else None

@@ -7,16 +7,26 @@ from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Shaped
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from moviegen_data.faults import SampleError
 from moviegen_data.limits import MediaLimits
+from moviegen_data.media_files import fault
 from moviegen_data.transforms import cover, write_pixels
 
 EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 # By content; others Pillow would read through programs it starts. MPO is read as JPEG, and has no reader under its own name.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PILLOWS_LIMIT = threading.Lock()
 
 
@@ -27,15 +37,19 @@ def open_picture(data: bytes, limits: MediaLimits | None = None) -> Image.Image:
         SampleError: the bytes are no picture, or one too large to be meant seriously.
     """
     try:
-        with _only_our_limits():
-            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-            (limits or MediaLimits()).check_size(picture.height, picture.width)
-        picture.load()
+        return _shown(data, limits or MediaLimits())
     except SampleError:
         raise
     except Exception as error:  # Pillow's codecs raise whatever their formats make them raise
-        raise SampleError("cannot be opened", f"{type(error).__name__}: {error}") from error
-    picture = ImageOps.exif_transpose(picture)
+        raise fault(data, "cannot be opened", error) from error
+
+
+def _shown(data: bytes, limits: MediaLimits) -> Image.Image:
+    with _only_our_limits():
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        limits.check_size(picture.height, picture.width)
+    picture.load()
+    picture = _upright(picture)
     if picture.mode.startswith(("I", "F")):
         # 16-bit greys: PIL would clip, not scale
         values = np.asarray(picture, dtype=np.float32)
@@ -44,6 +58,15 @@ def open_picture(data: bytes, limits: MediaLimits | None = None) -> Image.Image:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """A picture turned as its camera says; as it lies where that cannot be read, which is what viewers do."""
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # noqa: BLE001 - as above
+        return picture
+    return picture if turn is None else picture.transpose(turn)
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """`moviegen data pack`: a folder of media and their captions become shards."""
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from moviegen_core.files import write_bytes
 from moviegen_data.audio import EXTENSIONS as SOUNDS
 from moviegen_data.audio import AudioDecoder
 from moviegen_data.captions import read_captions
-from moviegen_data.decoding import VIDEOS
 from moviegen_data.faults import SampleError, Skip, SkipReport, logger
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import open_picture
 from moviegen_data.limits import MediaLimits
+from moviegen_data.media_files import read_file
+from moviegen_data.media_folder import keyed, media_in
 from moviegen_data.shards import ShardWriter, shard_index_path
 from moviegen_data.sound import check_sound
 from moviegen_data.video import VideoDecoder
@@ -68,7 +68,8 @@ class PackReport:
             lines.append(f"{len(self.absent)} captions name media that are not there: {', '.join(self.absent[:5])}")
         if self.num_elsewhere:
             lines.append(f"{self.num_elsewhere} captions speak of files outside the folder")
-        return "\n".join([*lines, *filter(None, [self.skipped.summary()])])
+        text = "\n".join([*lines, *filter(None, [self.skipped.summary()])])
+        return text.encode(errors="backslashreplace").decode()  # names of files may be no text, which no terminal takes
 
 
 def pack(
@@ -111,14 +112,10 @@ def pack(
         exists = "it is a file" if root.is_file() else f"{root.parent} has no such folder"
         raise UsageError(f"the folder {folder} was given", exists, "give a folder of videos, pictures or sounds")
     report = PackReport(folder=str(folder), output=str(output))
-    media = list(_media(root, report, sidecar=captions == "sidecar", caption_file=captions))
-    if not media:
-        raise UsageError(
-            f"the folder {folder} was given", f"it holds no media ({_kinds()})", f"put some in; {len(report.skipped)} other files were seen"
-        )
+    media = media_in(root, report.skipped, captions=captions)
     records = _records(captions, caption_column, root, media, report)
     with ShardWriter(target, prefix=prefix, max_samples=max_samples, max_bytes=max_megabytes * 1_000_000, overwrite=overwrite) as writer:
-        for key, path in tqdm(_keyed(media, root), desc="packing", unit="file", disable=None):
+        for key, path in tqdm(keyed(media, root), desc="packing", unit="file", disable=None):
             try:
                 sample = _sample(path, root, records, verify, limits)
             except SampleError as error:
@@ -137,38 +134,6 @@ def pack(
     return report
 
 
-def keyed_media(root: Path) -> tuple[list[tuple[str, Path]], SkipReport]:
-    """The media of a folder by key, in the keys' order, and what else is in it.
-
-    Raises:
-        UsageError: it holds none.
-    """
-    report = PackReport(folder=str(root), output="")
-    media = list(_media(root, report, sidecar=True, caption_file=None))
-    if not media:
-        raise UsageError(
-            f"the folder {root} was given", f"it holds no media ({_kinds()})", f"put some in; {len(report.skipped)} other files were seen"
-        )
-    return sorted(_keyed(media, root)), report.skipped
-
-
-def _media(root: Path, report: PackReport, *, sidecar: bool, caption_file: str | None) -> Iterator[Path]:
-    companions = {".txt"} if sidecar else set()
-    for path in sorted(root.rglob("*")):
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(root).parts):
-            continue
-        if not path.is_file():
-            report.skipped.add(Skip(str(root), str(path.relative_to(root)), "not a file", "a link to nothing, or a device"))
-        elif str(path.relative_to(root)) != str(path.relative_to(root)).encode(errors="replace").decode():
-            report.skipped.add(Skip(str(root), repr(str(path.relative_to(root))), "a name that is no UTF-8"))
-        elif not path.resolve().is_relative_to(root.resolve()):
-            report.skipped.add(Skip(str(root), str(path.relative_to(root)), "a link that leaves the folder"))
-        elif path.suffix.lower()[1:] in (*VIDEOS, *IMAGES, *SOUNDS):
-            yield path
-        elif path.suffix.lower() not in companions and not (caption_file and path.resolve() == Path(caption_file).expanduser().resolve()):
-            report.skipped.add(Skip(str(root), str(path.relative_to(root)), "not a kind of media that shards hold"))
-
-
 def _records(
     captions: str | None, column: str | None, root: Path, media: list[Path], report: PackReport
 ) -> Mapping[Path, dict[str, Any]] | None:
@@ -183,29 +148,32 @@ def _records(
     return found.records
 
 
-def _keyed(media: list[Path], root: Path) -> list[tuple[str, Path]]:
-    keys: dict[str, Path] = {}
-    last: dict[str, int] = {}  # the number that was given last, so that a thousand names without letters are not counted from 1 each
-    for path in media:
-        base = re.sub(r"[^A-Za-z0-9_/-]+", "_", path.relative_to(root).with_suffix("").as_posix())[-80:].strip("_/") or "sample"
-        key = base
-        while key in keys:
-            last[base] = last.get(base, 1) + 1
-            key = f"{base}_{last[base]}"
-        keys[key] = path
-    return list(keys.items())
-
-
 def _sample(path: Path, root: Path, records: Mapping[Path, dict[str, Any]] | None, verify: bool, limits: MediaLimits) -> dict[str, Any]:
     said = {"caption": ""} if records is None else records.get(path.resolve())
     if said is None:
         raise SampleError("no caption")
-    limits.check_bytes(path.stat().st_size, what="a file")
-    extension, data = path.suffix.lower()[1:], path.read_bytes()
+    _check_text(said)
+    extension, data = path.suffix.lower()[1:], _content(path, limits)
     facts = _measure(extension, data, verify, limits)
     said = {name: value for name, value in said.items() if name not in _MEASURED}
     extension = {"jpeg": "jpg"}.get(extension, extension)
     return {"json": {**said, **facts, "source": path.relative_to(root).as_posix()}, extension: data}
+
+
+def _content(path: Path, limits: MediaLimits) -> bytes:
+    try:
+        limits.check_bytes(path.stat().st_size, what="a file")
+        return read_file(path)
+    except FileNotFoundError as error:
+        raise SampleError("cannot be opened", "it went away while others were packed") from error
+
+
+def _check_text(said: Mapping[str, Any]) -> None:
+    """Refuse what json can spell and no file can hold: halves of signs beyond the first 65536."""
+    try:
+        json.dumps(said, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise SampleError("the caption is no text", f"{error.object[error.start]!r} of it is half a sign") from error
 
 
 def _measure(extension: str, data: bytes, verify: bool, limits: MediaLimits) -> dict[str, Any]:
@@ -241,7 +209,3 @@ def _measure_track(data: bytes, verify: bool, limits: MediaLimits) -> dict[str, 
         return {"audio_problem": str(error)}
     duration_s = facts.pop("duration_s", info.duration_s)
     return facts | {"audio_duration_s": duration_s, "audio_start_s": round(info.start_s, 4) or None}
-
-
-def _kinds() -> str:
-    return ", ".join((*VIDEOS, *IMAGES, *SOUNDS))

@@ -1,7 +1,5 @@
 """Prompts to predict for, from a list or a file, with the controls that are prefixed to them."""
 
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from moviegen_core.prompts import CameraMotion, with_camera_motion, with_fps
 from moviegen_data.buckets import Bucket
 from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchPlan, BatchStream, BucketPart, PlanSampler
+from moviegen_data.tables import read_table
 
 _COLUMNS = ("prompt", "caption", "text", "prompt_en", "video_prompt", "instruction")
 _KEYS = ("key", "id")
@@ -136,20 +135,9 @@ def read_prompts(prompts: str | Sequence[str], *, column: str | None = None) -> 
         yield _record(row, path, column)
 
 
-def _rows(path: Path) -> Iterator[Any]:
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        if path.suffix.lower() == ".txt":
-            yield from (line.strip() for line in text.splitlines() if line.strip())
-        elif path.suffix.lower() == ".csv":
-            yield from csv.DictReader(text.splitlines(keepends=True))
-        elif path.suffix.lower() == ".jsonl":
-            yield from (json.loads(line) for line in text.splitlines() if line.strip())
-        else:
-            content = json.loads(text)
-            yield from [{"key": key, "prompt": value} for key, value in content.items()] if isinstance(content, Mapping) else content
-    except json.JSONDecodeError as error:
-        raise UsageError(f"the prompts {path} were given", f"they are not {path.suffix[1:]}: {error}", "correct the file") from error
+def _rows(path: Path) -> Sequence[Any]:
+    content = read_table(path, what="prompts")
+    return [{"key": key, "prompt": value} for key, value in content.items()] if isinstance(content, Mapping) else content
 
 
 def _record(row: Any, path: Path, column: str | None) -> dict[str, Any]:

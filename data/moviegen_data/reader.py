@@ -15,7 +15,7 @@ from moviegen_data.addresses import resolve_shards
 from moviegen_data.contents import Member, ShardContents, indexed_contents, scan_shard
 from moviegen_data.faults import SampleError, SkipReport
 from moviegen_data.limits import MediaLimits
-from moviegen_data.local_files import LocalFile
+from moviegen_data.local_files import LocalFile, told
 from moviegen_data.shards import SCHEMA_VERSION
 from moviegen_data.storage import Place, RemoteFile, RemotePath, size_of
 from moviegen_data.urls import shown
@@ -79,8 +79,8 @@ class Sample(Mapping[str, bytes]):
             raise SampleError("the shard is cut inside this sample", f"{extension}: fewer than {len(target)} bytes from {offset} on")
 
     def head(self, extension: str, num_bytes: int) -> bytes:
-        """The first bytes of a part."""
-        member = self._members[extension]
+        """The first bytes of a part; of one that is too large not even these, since they tell what memory the rest wants."""
+        member = self._member(extension)
         return self._file.read(member.offset, min(num_bytes, member.size))
 
     def size(self, extension: str) -> int:
@@ -220,8 +220,8 @@ def _read_indices(paths: Sequence[Place]) -> dict[Place, dict[str, Any]]:
     entries: dict[Place, dict[str, Any]] = {}
     for index in _find_indices(paths):
         try:
-            content = index.read() if isinstance(index, RemotePath) else index.read_bytes()
-        except SampleError:  # a remote set without an index
+            content = index.read() if isinstance(index, RemotePath) else _read_local(index)
+        except SampleError:  # a remote set without an index, or one that may not be read
             continue
         try:
             shards = json.loads(content)["shards"]
@@ -229,6 +229,11 @@ def _read_indices(paths: Sequence[Place]) -> dict[Place, dict[str, Any]]:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return {path: entries[path] for path in paths if path in entries}
+
+
+def _read_local(path: Path) -> bytes:
+    with told(path):
+        return path.read_bytes()
 
 
 def _slim(index: Place, shard: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,10 @@ from moviegen_data.partial import (
     shard_index_path,
 )
 
-__all__ = ["SCHEMA_VERSION", "ShardWriter", "safetensors_header", "shard_index_path"]
+__all__ = ["MAX_KEY_BYTES", "SCHEMA_VERSION", "ShardWriter", "safetensors_header", "shard_index_path"]
 
 SCHEMA_VERSION = 1
+MAX_KEY_BYTES = 90
 _MEMBER = 512
 
 
@@ -282,12 +283,13 @@ def _index_text(index: Mapping[str, Any]) -> str:
 
 def _check_key(key: str, taken: set[str]) -> None:
     parts = key.split("/")
-    too_long = len(key.encode(errors="replace")) > 90
+    too_long = len(key.encode(errors="replace")) > MAX_KEY_BYTES
     unnameable = "\0" in key or any("\ud800" <= letter <= "\udfff" for letter in key)  # names that were no UTF-8
     if unnameable or too_long or "." in parts[-1] or any(part in ("", ".", "..") for part in parts):
+        better = re.sub(r"[^A-Za-z0-9_-]+", "_", key)[-MAX_KEY_BYTES:].strip("_") or "sample"
         raise ValueError(
-            f"the sample key {key!r} was given; a key is a relative path of at most 90 bytes whose last part has no dot (what follows the "
-            f"first dot is the kind of the part); try {re.sub(r'[^A-Za-z0-9_-]+', '_', key)[-90:].strip('_') or 'sample'!r}"
+            f"the sample key {key!r} was given; a key is a relative path of at most {MAX_KEY_BYTES} bytes whose last part has no dot "
+            f"(what follows the first dot is the kind of the part); try {better!r}"
         )
     if key in taken:
         raise ValueError(f"the sample key {key!r} was given twice; keys are unique in a set of shards; add a number to one of them")

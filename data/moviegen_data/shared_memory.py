@@ -3,6 +3,7 @@
 import math
 import os
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -84,7 +85,7 @@ class SharedMemory:
         for block in list(self._blocks):  # another thread sends than makes batches
             if tensor.data_ptr() == block.values.ctypes.data:
                 block.whole[0] = 1
-                return Lent(block.whole, tuple(tensor.shape), tensor.dtype)
+                return Lent(tuple(tensor.shape), tensor.dtype, block.whole)
         return None
 
     def share(self, tensor: Tensor) -> Tensor | None:
@@ -109,59 +110,72 @@ class SharedMemory:
 
 
 @dataclass(frozen=True)
-class Lent:
-    """A tensor in a worker's memory, on its way.
+class Sent(ABC):
+    """A tensor on its way.
 
     Args:
-        whole: the block.
-        shape: the tensor's shape.
+        shape: its shape.
         dtype: its precision.
     """
 
-    whole: Tensor
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    @abstractmethod
     def take(self) -> Tensor:
-        """The tensor; the block goes back to the worker when nothing refers to it any more."""
+        """The tensor."""
+
+
+@dataclass(frozen=True)
+class Lent(Sent):
+    """One that lies in a worker's memory; the block goes back to the worker when nothing refers to it any more.
+
+    Args:
+        shape: its shape.
+        dtype: its precision.
+        whole: the block.
+    """
+
+    whole: Tensor
+
+    def take(self) -> Tensor:
+        """See `Sent.take`."""
         used = self.whole.numpy()[_HEADER : _HEADER + math.prod(self.shape) * self.dtype.itemsize]
         weakref.finalize(used, _give_back, self.whole, os.getpid()).atexit = False
         return torch.from_numpy(used).view(self.dtype).view(self.shape)
 
 
 @dataclass(frozen=True)
-class Copied:
-    """A tensor on its way whose bytes travel with the message: a small one, or any where there is no more shared memory.
+class Copied(Sent):
+    """One whose bytes travel with the message: a small one, or any where there is no more shared memory.
 
     Args:
-        content: the bytes.
-        shape: the tensor's shape.
+        shape: its shape.
         dtype: its precision.
+        content: the bytes.
     """
 
     content: bytes
-    shape: tuple[int, ...]
-    dtype: torch.dtype
 
     def take(self) -> Tensor:
-        """The tensor."""
+        """See `Sent.take`."""
         if not self.content:
             return torch.empty(self.shape, dtype=self.dtype)
         return torch.frombuffer(bytearray(self.content), dtype=self.dtype).view(self.shape)
 
 
-def packed(tensor: Tensor | None, memory: SharedMemory) -> "Tensor | Lent | Copied | None":
+def packed(tensor: Tensor | None, memory: SharedMemory) -> Tensor | Sent | None:
     """What to send in place of a tensor."""
     if tensor is None or (lent := memory.lend(tensor)) is not None:
         return None if tensor is None else lent
     if tensor.nbytes >= memory.smallest and (shared := memory.share(tensor)) is not None:
         return shared
-    return Copied(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes(), tuple(tensor.shape), tensor.dtype)
+    return Copied(tuple(tensor.shape), tensor.dtype, tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
 
-def unpacked(sent: "Tensor | Lent | Copied | None") -> Tensor | None:
+def unpacked(sent: Tensor | Sent | None) -> Tensor | None:
     """The tensor that was sent."""
-    return sent.take() if isinstance(sent, (Lent, Copied)) else sent
+    return sent.take() if isinstance(sent, Sent) else sent
 
 
 def _give_back(whole: Tensor, process: int) -> None:

@@ -12,7 +12,8 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from moviegen_data.faults import SampleError
-from moviegen_data.video import VideoDecoder, decoded_frames, opened, pixel_aspect, quarter_turns
+from moviegen_data.media_files import fault, opened
+from moviegen_data.video import VideoDecoder, decoded_frames, pixel_aspect, quarter_turns
 
 _FAR_S = 2.0  # what is this far ahead is sought; nearer, decoding on is as fast
 
@@ -87,7 +88,7 @@ class _Cursor:
         try:
             self.container.seek(int(where / self.stream.time_base), stream=self.stream, backward=True, any_frame=False)
         except av.FFmpegError as error:
-            raise SampleError("cannot be decoded", f"{type(error).__name__} on the way to {where:.2f} s") from error
+            raise fault(self.container, "cannot be decoded", error, where=f"on the way to {where:.2f} s") from error
         self._start(target)
 
 

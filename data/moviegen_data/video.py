@@ -4,7 +4,6 @@ Shapes: pixels are float in [-1, 1], (3, t, h, w). A frame is the one on the scr
 rates need no special care.
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from moviegen_data.faults import SampleError
 from moviegen_data.limits import MediaLimits
+from moviegen_data.media_files import fault, opened
 from moviegen_data.transforms import Placement, cover, write_pixels
 
 _ATTACHED_PICTURE = 0x0400
@@ -181,7 +181,7 @@ class VideoDecoder:
             try:
                 container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True, any_frame=False)
             except av.FFmpegError as error:
-                raise SampleError("cannot be decoded", f"{_reason(error)} on the way to {start:.2f} s") from error
+                raise fault(container, "cannot be decoded", error, where=f"on the way to {start:.2f} s") from error
         shown, held, time, aspect = 0, None, 0.0, pixel_aspect(stream)
         for frame in decoded_frames(container, stream, self.limits):
             before, time = time, frame.time
@@ -231,20 +231,6 @@ class VideoDecoder:
         write_pixels(planes, out, turns)
 
 
-def opened(source: bytes | str | Path) -> Any:
-    """The container of a file, or of its bytes.
-
-    Raises:
-        SampleError: it is none.
-    """
-    try:
-        return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
-    except FileNotFoundError:
-        raise
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise SampleError("cannot be opened", _reason(error)) from error
-
-
 def decoded_frames(container: Any, stream: VideoStream, limits: MediaLimits | None = None) -> Iterator[VideoFrame]:
     """The frames from where the container is.
 
@@ -258,11 +244,7 @@ def decoded_frames(container: Any, stream: VideoStream, limits: MediaLimits | No
             count += 1
             limits.check_frames(count)
     except (av.FFmpegError, ValueError) as error:
-        raise SampleError("cannot be decoded", f"{_reason(error)} after {count} frames") from error
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+        raise fault(container, "cannot be decoded", error, where=f"after {count} frames") from error
 
 
 def _rate(stream: VideoStream) -> float:

@@ -1,15 +1,17 @@
 """Build a model from its checkpoint alone."""
 
 from pathlib import Path
-
-from lightning.pytorch import LightningModule
+from typing import TYPE_CHECKING
 
 from moviegen_core.errors import UsageError
 from moviegen_core.weights.loading import load_into
 from moviegen_core.weights.reading import open_weights
 
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
 
-def build_from_checkpoint(path: str | Path) -> LightningModule:
+
+def build_from_checkpoint(path: str | Path) -> "LightningModule":
     """Build the model a checkpoint belongs to and load its weights (the averaged ones where there are any); in evaluation mode.
 
     Args:
@@ -19,6 +21,7 @@ def build_from_checkpoint(path: str | Path) -> LightningModule:
         UsageError: the file holds no configuration, or is no checkpoint.
     """
     from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningModule  # takes seconds, which whoever only reads weights need not wait
 
     file = open_weights(path)
     init_args = dict(file.metadata.get("hyper_parameters") or {})

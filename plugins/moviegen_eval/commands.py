@@ -26,7 +26,7 @@ def oracle(folder: Path, *, ground_truth: Path | None = None, json: bool = False
     if not table.is_file():
         exists, advice = "the oracle compares with json lines of file and scene", "give --ground_truth FILE"
         raise UsageError(f"there is no ground truth at {table}", exists, f"{advice}, or a folder that `write_media_folder` wrote")
-    rows = [loads(line) for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [loads(line) for line in table.read_text(encoding="utf-8").split("\n") if line.strip()]
     absent = [row["file"] for row in rows if not (folder / row["file"]).is_file()]
     if absent:
         raise UsageError(f"{table} names {absent[0]}", f"{folder} lacks {len(absent)} of its {len(rows)} files", "render or copy them")
@@ -69,7 +69,7 @@ def _listed(folder: Path, table: Path) -> list[tuple[Path, Mapping[str, Any]]]:
     """Files and metadata of a table of json lines."""
     if not table.is_file():
         raise UsageError(f"ground_truth={table} was given", "there is no such file", "give json lines of file, scene and events")
-    rows = [loads(line) for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [loads(line) for line in table.read_text(encoding="utf-8").split("\n") if line.strip()]
     return _present([(folder / row["file"], row) for row in rows], table)
 
 

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from moviegen_data.audio_data import AudioData
+from moviegen_data.buckets import Bucket
 from moviegen_data.caption_data import CaptionData
 from moviegen_data.contents import scan_shard
 from moviegen_data.datamodule import ShardData
@@ -110,6 +112,26 @@ def test_json_that_lies_ends_no_run(tmp_path, record):
     assert "k0" in captions.keys
 
 
+@pytest.mark.parametrize("size", [0.5, 1e308, -1, 10**400, "16", True, [16]])
+@pytest.mark.parametrize("name", ["height", "width"])
+def test_sizes_that_cannot_be_are_not_believed(tmp_path, name, size):
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "png")
+    folder = _shard(tmp_path, [{"json": {"height": 16, "width": 16, name: size}, "png": buffer.getvalue()}])
+    buckets = [Bucket(num_frames=1, height=8, width=8), Bucket(num_frames=1, height=8, width=64)]
+    (batch,) = ShardData(urls=folder, buckets=buckets, batch_size=1).train_dataloader()
+    assert batch.video.shape == (1, 3, 1, 8, 8)
+
+
+@pytest.mark.parametrize("duration_s", [1e308, 1e5, 3.0])
+def test_sounds_that_are_shorter_than_their_json_says_are_heard(tmp_path, media_maker, duration_s):
+    wave = np.sin(np.arange(16000) / 9.0)[None]
+    folder = _shard(tmp_path, [{"json": {"duration_s": duration_s}, "wav": media_maker.encode_sound(wave, 8000)}] * 8)
+    loader = AudioData(urls=folder, durations=[1.0], audio_hz=8000, batch_size=8).train_dataloader()
+    (batch,) = loader
+    assert bool((batch.audio.square().mean(-1) > 0.0).all()), "silence would be learnt"
+
+
 @pytest.mark.parametrize(
     ("tokens", "mask", "cause"),
     [
@@ -135,6 +157,20 @@ def test_text_embeddings_of_two_widths_end_the_run_with_a_word(tmp_path):
     folder = _shard(tmp_path, [{"json": {}, "latent.safetensors": GOOD, "text.safetensors": text} for text in texts])
     with pytest.raises(SourceError, match=r"text embeddings 't5' of widths \[4, 5\] were drawn for one batch; .*; embed the captions"):
         list(ShardData(urls=folder, latents=True, text=True, batch_size=2).predict_dataloader())
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, b"Z"])
+@pytest.mark.parametrize("size", [1 << 39, 1 << 45, 1 << 62, (1 << 63) - 1, 1 << 70])
+def test_members_that_claim_more_than_any_disk_holds(tmp_path, kind, size):
+    _shard(tmp_path, [{"json": {"caption": "x"}}, {"json": {"caption": "y"}}])
+    path = tmp_path / "shard-000000.tar"
+    content = bytearray(path.read_bytes())
+    content[1024 + 124 : 1024 + 136] = b"\x80" + size.to_bytes(11, "big")
+    content[1024 + 156 : 1024 + 157] = kind
+    content[1024 + 148 : 1024 + 156] = b" " * 8
+    content[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(content[1024:1536])
+    path.write_bytes(content)
+    assert scan_shard(path).keys == ["k0"] and "the shard cannot be read to its end" in _scanned(path)
 
 
 def test_headers_that_tar_cannot_mean(tmp_path):

@@ -2,13 +2,15 @@
 
 import io
 import json
+import os
 import wave
 
 import numpy as np
 import pytest
 
+from moviegen_data import pack as packing
 from moviegen_data.inspect import inspect
-from moviegen_data.pack import _keyed, pack
+from moviegen_data.pack import pack
 from moviegen_data.reader import ShardReader
 
 
@@ -107,6 +109,33 @@ def _float_wav(samples):
     return header.getvalue() + b"data" + len(data).to_bytes(4, "little") + data
 
 
+def test_captions_that_are_no_text_or_too_long_for_a_name(folder, tmp_path):
+    path = tmp_path / "captions.json"
+    (folder / "loop").symlink_to("loop")
+    no_names = ["x" * 300, "a\0.mp4", "\ud83d.mp4", "loop/a.mp4"]
+    path.write_text(json.dumps({"a.mp4": "half a sign \ud83d", "c.png": "words"} | dict.fromkeys(no_names, "a caption")))
+    report = pack(str(folder), str(tmp_path / "out"), captions=str(path))
+    assert report.num_samples == 1 and report.skipped.counts["the caption is no text"] == 1 and report.absent == no_names
+
+
+def test_a_medium_that_goes_away_on_the_way(folder, tmp_path, monkeypatch):
+    measure = packing._measure
+
+    def while_measuring(*arguments):
+        (folder / "c.png").unlink(missing_ok=True)
+        return measure(*arguments)
+
+    monkeypatch.setattr(packing, "_measure", while_measuring)
+    report = pack(str(folder), str(tmp_path / "out"))
+    assert report.num_samples == 2 and report.skipped.counts["cannot be opened"] == 3
+
+
+def test_names_that_are_no_text_can_be_told(folder, tmp_path):
+    (folder / os.fsdecode(b"\xff.mp4")).symlink_to("nothing")
+    report = pack(str(folder), str(tmp_path / "out"))
+    assert b"not a file: \\udcff.mp4 of" in str(report).encode()
+
+
 def test_links_that_leave_the_folder(folder, tmp_path, media_maker):
     (tmp_path / "secret.mp4").write_bytes((folder / "a.mp4").read_bytes())
     (folder / "link.mp4").symlink_to(tmp_path / "secret.mp4")
@@ -161,11 +190,3 @@ def test_inspect_names_bad_samples(make_shards, capsys):
     answer = inspect(str(make_shards(num_samples=4, bad=(1,))))
     assert [(bad["key"], bad["cause"]) for bad in answer["bad"]] == [("shards-0001", "cannot be opened")]
     assert "BAD shards-0001" in capsys.readouterr().out
-
-
-def test_many_names_without_letters_get_keys_at_once(tmp_path):
-    media = [tmp_path / f"{chr(0x4E00 + number)}.png" for number in range(20_000)]
-    keyed = _keyed([*media, tmp_path / "a.png", tmp_path / "a_2.png", tmp_path / "a!.png"], tmp_path)
-    keys = [key for key, _ in keyed]
-    assert keys[:3] == ["sample", "sample_2", "sample_3"] and keys[19_999:] == ["sample_20000", "a", "a_2", "a_3"]
-    assert [path for _, path in keyed][:2] == media[:2] and len(set(keys)) == len(keys)

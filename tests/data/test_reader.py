@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import tarfile
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -90,6 +91,29 @@ def test_a_file_system_that_fails_ends_the_run_with_a_word(make_shards, monkeypa
     monkeypatch.setattr(os, "pread", failing)
     with pytest.raises(SourceError, match=r"shard-000000.tar was being read; the file system failed \(Input/output error\); see to it"):
         _ = sample["png"]
+
+
+@pytest.mark.parametrize("name", ["shard-000000.tar", "shard.index.json"])
+def test_headers_and_indices_that_the_file_system_does_not_give(name, make_shards):
+    folder = make_shards(num_samples=1, num_frames=1, kind="png")
+    if name.endswith(".tar"):
+        shard_index_path(folder).unlink()
+    (folder / name).unlink()
+    (folder / name).symlink_to("/proc/self/mem")  # it can be opened, and reading its first byte is an error of the device
+    with pytest.raises(SourceError, match=rf"{name} was being read; the file system failed \(Input/output error\)"):
+        ShardReader(str(folder))
+
+
+def test_an_index_that_may_not_be_read_is_done_without(make_shards, monkeypatch):
+    folder, read = make_shards(num_samples=3, num_frames=1, kind="png"), Path.read_bytes
+
+    def refused(path):
+        if path.suffix == ".json":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert len(ShardReader(str(folder))) == 3
 
 
 @pytest.mark.parametrize("entry", [{"num_samples": -1}, {"num_bytes": -1}, {"num_samples": "2"}, {"file": 7}])

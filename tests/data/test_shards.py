@@ -194,6 +194,14 @@ def test_two_writers_of_one_set_do_not_meet(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_folder_that_is_gone_ends_the_run(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    with pytest.raises(UsageError, match=r"out/.shard.partial is gone as soon as it is made; see whether the folder that you are in"):
+        ShardWriter("out")
+
+
 def test_notes_on_a_set_grow_by_what_is_new(tmp_path):
     writer = ShardWriter(tmp_path, max_samples=1, made_from="the same")
     sizes = []

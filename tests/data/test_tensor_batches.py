@@ -1,6 +1,8 @@
 """From shards to batches of latents and texts."""
 
 import json
+import struct
+import tarfile
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from moviegen_core.batch import MediaBatch
 from moviegen_data.datamodule import ShardData
 from moviegen_data.faults import SourceError
 from moviegen_data.shards import ShardWriter, shard_index_path
-from moviegen_data.tensors import latent_bytes, read_latent, read_text
+from moviegen_data.tensors import latent_bytes, read_latent, read_text, text_bytes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -99,6 +101,35 @@ def test_latents_of_two_precisions_and_long_headers(tmp_path):
     (batch,) = ShardData(urls=str(tmp_path), latents=True, batch_size=3, shuffle=False).train_dataloader()
     assert batch.latents.flatten(1).float().mean(1).tolist() == [0.0, 1.0, 2.0]
     assert [len(record["latent"]["encoder"]) for record in batch.metadata] == [1, 1, 6000]
+
+
+def test_texts_of_two_precisions_keep_their_values(tmp_path):
+    tokens = [torch.ones(2, 3, dtype=torch.float16), torch.full((1, 3), 1e6), torch.full((2, 3), 2.0, dtype=torch.bfloat16)]
+    with ShardWriter(tmp_path) as writer:
+        for number, some in enumerate(tokens):
+            text = text_bytes({"t5": (some, torch.ones(len(some), dtype=torch.bool))})
+            writer.write(f"k{number}", {"json": {}, "latent.safetensors": latent_bytes(torch.ones(2, 1, 2, 2)), "text.safetensors": text})
+    (batch,) = ShardData(urls=str(tmp_path), latents=True, text=True, batch_size=3, shuffle=False).train_dataloader()
+    assert batch.text["t5"].tokens[:, 0, 0].tolist() == [1.0, 1e6, 2.0], "as half, a million is infinite"
+
+
+def test_no_memory_is_taken_for_a_latent_that_is_too_large(tmp_path):
+    num_bytes = 1 << 42
+    told = {"latent": {"dtype": "F32", "shape": [1 << 20, 1 << 10, 1 << 5, 1 << 5], "data_offsets": [0, num_bytes]}}
+    head = json.dumps(told).encode()
+    head = struct.pack("<Q", len(head)) + head
+    good = latent_bytes(torch.ones(2, 1, 2, 2))
+    with open(tmp_path / "a.tar", "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+        for name, data, size in (("a.latent.safetensors", good, len(good)), ("b.latent.safetensors", head, len(head) + num_bytes)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            file.write(member.tobuf() + data)
+            file.seek(-(-(file.tell() + size - len(data)) // 512) * 512)
+        tar.offset = file.tell()
+    assert (tmp_path / "a.tar").stat().st_blocks < 1000, "a hole has no blocks"
+    data = ShardData(urls=str(tmp_path), latents=True, batch_size=2, shuffle=False)
+    (batch,) = data.train_dataloader()
+    assert batch.keys == ["a", "a"] and "too large" in str(data.skipped)
 
 
 @pytest.mark.parametrize("shapes", [7, [7], [[4, -2, 3, 3]], [["4", 2, 3, 3]], [[4, 2, 3]], [[]], [[4, 2, 3, True]]])

@@ -9,7 +9,7 @@ _PUBLIC = {
     "Drop": "clip",
     "Engine": "engine",
     "Function": "stage",
-    "LocalEngine": "engine",
+    "LocalEngine": "local_engine",
     "Measures": "measures",
     "Media": "media",
     "RayEngine": "ray_engine",

@@ -8,16 +8,19 @@ from tqdm import tqdm
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.presets import compose
-from moviegen_data.curation.engine import Engine, LocalEngine, Operator, Part
-from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, plan_shards, require_free
+from moviegen_data.curation.engine import Engine, Operator, Part
+from moviegen_data.curation.local_engine import LocalEngine
+from moviegen_data.curation.operators import Load, operators
+from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, plan_shards
 from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
+from moviegen_data.curation.publishing import require_free
 from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
-from moviegen_data.curation.report import Report, find_dropped, write_report
+from moviegen_data.curation.report import Report, all_dropped, all_tallies, find_dropped, write_report
 from moviegen_data.curation.running import run_set_stage
 from moviegen_data.curation.tries import Tries
-from moviegen_data.curation.work import NAME, Load, Results, Work, only_run, operators, require_folder
+from moviegen_data.curation.work import NAME, Results, Work, only_run, require_folder
 from moviegen_data.faults import logger
-from moviegen_data.pack import keyed_media
+from moviegen_data.media_folder import keyed_media
 
 _GROUPS = ("stages", "shards")
 
@@ -56,7 +59,7 @@ def curate(
     require_free(target, shards.prefix, overwrite=overwrite)
     engine = engine or LocalEngine()
     _require_resources(engine, stages)
-    with only_run(target / NAME):
+    with only_run(target / NAME), engine:
         work = Work(target / NAME, root, part_size)
         run = _Run(engine, work)
         results = [run.begin(media)]
@@ -66,9 +69,10 @@ def curate(
         run.shards(plan)
         index = plan.publish(target, overwrite=overwrite)
         work.forget_others(results, plan.folder)
-        found = {"num_media": len(media), "faults": dict(plan.faults()), "skipped": skipped, "index": index}
-        report = Report(root, stages, results[1:], **found, num_examples=thumbnails)
-        told = write_report(report, target)
+        steps, faults = results[1:], dict(plan.faults())
+        found = {"num_media": len(media), "faults": faults, "skipped": skipped, "index": index}
+        report = Report(root, stages, all_tallies(steps), **found, num_examples=thumbnails)
+        told = write_report(report, all_dropped(steps, faults), target)
     print(report)
     for line in report.failures():
         logger.warning("%s", line)

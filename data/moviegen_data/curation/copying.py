@@ -7,7 +7,8 @@ from typing import Any
 import av
 
 from moviegen_data.faults import SampleError
-from moviegen_data.video import VideoDecoder, opened
+from moviegen_data.media_files import opened
+from moviegen_data.video import VideoDecoder
 
 _SETTLE_S = 1.0  # of sound before the stretch, which decoders need to settle
 

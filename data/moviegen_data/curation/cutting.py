@@ -12,7 +12,8 @@ from av.video.reformatter import VideoReformatter
 
 from moviegen_data.audio import AudioDecoder
 from moviegen_data.faults import SampleError
-from moviegen_data.video import VideoDecoder, decoded_frames, opened, pixel_aspect, quarter_turns
+from moviegen_data.media_files import fault, opened
+from moviegen_data.video import VideoDecoder, decoded_frames, pixel_aspect, quarter_turns
 
 _CLOCK = Fraction(1, 90000)
 
@@ -46,7 +47,7 @@ def cut_video(path: str | Path, start_s: float, end_s: float, *, crf: int = 16, 
             if track is not None:
                 track.write()
     except av.FFmpegError as error:
-        raise SampleError("cannot be cut", f"{type(error).__name__}: {error.strerror}") from error
+        raise fault(path, "cannot be cut", error) from error
     return buffer.getvalue()
 
 
@@ -58,7 +59,7 @@ def _stretch(source: Any, stream: Any, start_s: float, end_s: float) -> Any:
         try:
             source.seek(int((origin + start_s) / stream.time_base), stream=stream, backward=True, any_frame=False)
         except av.FFmpegError as error:
-            raise SampleError("cannot be decoded", f"{type(error).__name__} on the way to {start_s:.2f} s") from error
+            raise fault(source, "cannot be decoded", error, where=f"on the way to {start_s:.2f} s") from error
     time_s = start_s
     for frame in decoded_frames(source, stream):
         time_s = float(frame.time) - origin if frame.time is not None else time_s

@@ -11,7 +11,8 @@ from jaxtyping import Float, UInt8
 
 from moviegen_data.curation.meters import ContentMeter, EstimatedVectors, ExportedVectors, MotionMeter
 from moviegen_data.faults import SampleError
-from moviegen_data.video import VideoDecoder, decoded_frames, opened, pixel_aspect, quarter_turns, shown_for
+from moviegen_data.media_files import opened
+from moviegen_data.video import VideoDecoder, decoded_frames, pixel_aspect, quarter_turns, shown_for
 
 SIDE_PX = 480
 _AGAINST_BEFORE = ("scene_score", "motion", "vector_px", "content")

@@ -13,6 +13,7 @@ from moviegen_data.audio import AudioDecoder, AudioInfo
 from moviegen_data.faults import SampleError
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.image import open_picture
+from moviegen_data.media_files import read_file
 from moviegen_data.stills import read_stills
 from moviegen_data.video import VideoDecoder, VideoInfo
 
@@ -134,7 +135,7 @@ class Media:
 
     def _read(self, times: tuple[float, ...], max_side: int | None) -> np.ndarray:
         if self.kind == "picture":
-            picture = open_picture(self.path.read_bytes())
+            picture = open_picture(read_file(self.path))
             if max_side is not None:
                 picture.thumbnail((max_side, max_side))
             return np.asarray(picture)[None]

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.lazy import Lazy
+from moviegen_data.curation.looking import MAX_SIDE
 from moviegen_data.curation.optional import optional
 
 
@@ -42,15 +43,16 @@ class WordReader(Lazy):
     its boxes with their scores, the cutting of boxes, and the recogniser. Upside-down lines are not turned.
 
     Args:
+        enlarge: how many times small pictures are enlarged at most, to 960 px on the longer side.
         num_threads: threads of the networks.
     """
 
-    def __init__(self, *, num_threads: int = 1) -> None:
-        self.num_threads = num_threads
+    def __init__(self, *, enlarge: float = 1.0, num_threads: int = 1) -> None:
+        self.enlarge, self.num_threads = enlarge, num_threads
 
     def read(self, picture: UInt8[np.ndarray, "h w 3"]) -> list[Word]:
         """The words of a picture in RGB, from top to bottom; none are found that the detector is less than half sure of."""
-        engine, image = self._engine, np.ascontiguousarray(picture[:, :, ::-1])
+        engine, image = self._engine, self._enlarged(np.ascontiguousarray(picture[:, :, ::-1]))
         height, width = image.shape[:2]
         image, _ = engine.maybe_add_letterbox(image, {})  # the detector knows no picture flatter than 8 : 1
         above = (image.shape[0] - height) // 2
@@ -67,9 +69,17 @@ class WordReader(Lazy):
                 words.append(Word(text.strip(), float(detection), float(recognition), rounded))
         return sorted(words, key=lambda word: (word.box[1], word.box[0]))
 
+    def _enlarged(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        factor = min(self.enlarge, MAX_SIDE / max(height, width))
+        if factor <= 1.0:
+            return image
+        cv2 = optional("cv2", what="reading words in small pictures")
+        return cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_CUBIC)
+
     def _detect(self, image: np.ndarray) -> list[tuple[np.ndarray, float]]:
         detector, size = self._engine.text_det, image.shape[:2]
-        tensor = detector.get_preprocess(max(size))(image)
+        tensor = detector.get_preprocess(max(MAX_SIDE, *size))(image)  # which would reduce what is a little smaller
         if tensor is None:  # smaller than the network's grid
             return []
         boxes, scores = detector.postprocess_op(detector.infer(tensor)[0], size)
@@ -83,5 +93,5 @@ class WordReader(Lazy):
         cores = os.cpu_count() or 1
         if not 1 <= self.num_threads <= cores:  # the package would take all cores, and say nothing
             raise UsageError(f"num_threads={self.num_threads} was given", f"this machine has {cores} cores", f"give 1 to {cores}")
-        # Small pictures are read as they are; enlarged, they cost tenfold, and words are seen in every texture.
+        # Pictures are read at the size they come in; the package would enlarge small ones without a limit.
         return library.RapidOCR(det_limit_type="max", intra_op_num_threads=self.num_threads, inter_op_num_threads=1)

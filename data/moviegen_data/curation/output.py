@@ -2,29 +2,28 @@
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from moviegen_core import __version__
 from moviegen_core.errors import UsageError, require_at_least
-from moviegen_core.files import whole_file, write_bytes
+from moviegen_core.files import write_bytes
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.copying import copy_stretch
 from moviegen_data.curation.cutting import cut_video
 from moviegen_data.curation.engine import Part
 from moviegen_data.curation.facts import facts_of, without_file
 from moviegen_data.curation.pipeline import alive
+from moviegen_data.curation.publishing import publish
 from moviegen_data.curation.running import ends_the_run
 from moviegen_data.curation.tries import DIED, KILLED, Tries, Watch
-from moviegen_data.curation.work import NAME, Results
+from moviegen_data.curation.work import Results
 from moviegen_data.faults import SampleError
-from moviegen_data.shards import SCHEMA_VERSION, ShardWriter, shard_index_path
+from moviegen_data.media_files import read_file
+from moviegen_data.shards import MAX_KEY_BYTES, ShardWriter, shard_index_path
 from moviegen_data.video import VideoDecoder
 
 Cut = Literal["copy", "encode"]
@@ -55,6 +54,10 @@ class ShardSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("max_samples", "crf", "seed"):
+            given, default = getattr(self, name), getattr(type(self), name)
+            if type(given) is not int:
+                raise UsageError(f"{name}={given!r} was given", "it is a whole number", f"give {default}, say")
         require_at_least(1, max_samples=self.max_samples)
         if self.cut not in get_args(Cut):
             raise UsageError(f"cut={self.cut!r} was given", f"ways are {' and '.join(get_args(Cut))}", "give one of them")
@@ -110,7 +113,7 @@ class ShardPlan:
         with ShardWriter(own, prefix=self.settings.prefix, **options) as writer:
             for clip in self.clips.read(number):
                 try:
-                    writer.write(clip.key, self._sample(clip, watch))
+                    writer.write(_key_of(clip), self._sample(clip, watch))
                 except SampleError as error:
                     faults[clip.key] = str(error)
             if any(why.startswith(KILLED) for why in faults.values()):
@@ -134,63 +137,12 @@ class ShardPlan:
             yield from json.loads((self._own(number) / "faults.json").read_text(encoding="utf-8")).items()
 
     def publish(self, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
-        """Give all shards their names in the output folder, the index last; return the index. Can be done again where it was cut short.
-
-        Args:
-            output: the folder.
-            overwrite: take shards of this prefix away that no run of curation has put there.
-        """
-        prefix, shards, parts, links = self.settings.prefix, [], Counter[str](), {}
-        for number in range(self.num_shards):
-            index = json.loads(shard_index_path(self._own(number), prefix).read_text(encoding="utf-8"))
-            parts.update(index["parts"])
-            for shard in index["shards"]:  # none where no clip of it could be cut
-                name = f"{prefix}-{len(shards):06d}.tar"
-                links[name] = self._own(number) / shard["file"]
-                shards.append({**shard, "file": name})
-        total = {"num_samples": sum(s["num_samples"] for s in shards), "num_bytes": sum(s["num_bytes"] for s in shards)}
-        index = {"schema": SCHEMA_VERSION, "prefix": prefix, **total, "parts": dict(sorted(parts.items())), "shards": shards}
-        record, index_path, text = Published.read(output), shard_index_path(output, prefix), json.dumps(index, indent=1) + "\n"
-        made_from, names = self.folder.name.rpartition("-")[2], [*links, index_path.name]
-        foreign = _foreign_shards(output, prefix) if overwrite else []
-        whole = record.made_from == made_from and all((output / name).is_file() for name in names)
-        if whole and not foreign and index_path.read_text(encoding="utf-8") == text:
-            return index
-        ours = {*record.files, *foreign, *names}
-        Published("", sorted(ours)).write(output)  # what a kill leaves from here on is known as ours
-        for name in sorted(ours, key=lambda name: (not name.endswith(".index.json"), name)):  # an index never speaks of what is not there
-            (output / name).unlink(missing_ok=True)
-        for name, source in links.items():
-            _link(source, output / name)
-        write_bytes(index_path, text.encode())
-        Published(made_from, names).write(output)
-        return index
+        """Give all shards their names in the output folder; see `publishing.publish`."""
+        sets = [self._own(number) for number in range(self.num_shards)]
+        return publish(sets, output, prefix=self.settings.prefix, made_from=self.folder.name.rpartition("-")[2], overwrite=overwrite)
 
     def _own(self, number: int) -> Path:
         return self.folder / f"{number:06d}"
-
-
-@dataclass(frozen=True)
-class Published:
-    """What runs of curation have put into a folder, so that nothing else is ever taken away.
-
-    Args:
-        made_from: what the set of shards was made from; empty while it is being put there.
-        files: names of shards and index.
-    """
-
-    made_from: str = ""
-    files: Sequence[str] = ()
-
-    @classmethod
-    def read(cls, output: Path) -> Self:
-        """What the folder's record says."""
-        path = output / NAME / "published.json"
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else cls()
-
-    def write(self, output: Path) -> None:
-        """Write the record."""
-        write_bytes(output / NAME / "published.json", json.dumps(asdict(self)).encode())
 
 
 @dataclass(frozen=True)
@@ -232,6 +184,14 @@ def plan_shards(folder: Path, root: Path, settings: ShardSettings, results: Resu
     return ShardPlan(own, root, settings, found)
 
 
+def _key_of(clip: Clip) -> str:
+    """A clip's key; where a clip was cut from clips of clips and the key has no room in a tar, its beginning and its hash."""
+    if len(clip.key) <= MAX_KEY_BYTES:
+        return clip.key
+    digest = hashlib.sha256(clip.key.encode()).hexdigest()[:16]
+    return f"{clip.key[: MAX_KEY_BYTES - 17]}-{digest}"
+
+
 def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]:
     """The parts of a clip's sample: its json, and the medium as it came or, of a longer one, the stretch.
 
@@ -242,7 +202,7 @@ def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]
     facts = {**clip.annotations, **clip.facts, "caption": clip.caption, "source": clip.source, "scores": dict(clip.scores)}
     extension = path.suffix.lower()[1:]
     if clip.is_whole:
-        return {"json": facts, {"jpeg": "jpg"}.get(extension, extension): path.read_bytes()}
+        return {"json": facts, {"jpeg": "jpg"}.get(extension, extension): read_file(path)}
     end_s = clip.start_s + clip.duration_s
     videos = VideoDecoder()
     data = copy_stretch(path, clip.start_s, end_s) if settings.cut == "copy" else None
@@ -256,38 +216,3 @@ def sample_of(clip: Clip, root: Path, settings: ShardSettings) -> dict[str, Any]
         frames, duration_s = videos.count(data)
     cut = {"start_s": clip.start_s, "end_s": end_s, "encoded": encoded}
     return {"json": {**without_file(facts), **facts_of(data, frames, duration_s), "cut": cut}, "mp4": data}
-
-
-def require_free(output: Path, prefix: str, *, overwrite: bool) -> None:
-    """Refuse a folder with shards of another run.
-
-    Args:
-        output: folder of the shards.
-        prefix: first part of their names.
-        overwrite: whether they may be replaced. Those of an earlier run of curation always may.
-
-    Raises:
-        UsageError: it has some.
-    """
-    present = _foreign_shards(output, prefix)
-    if present and not overwrite:
-        raise UsageError(
-            f"{output} was given for new shards",
-            f"it already holds {len(present)} named {prefix}-*.tar",
-            "give another folder, or --overwrite",
-        )
-
-
-def _foreign_shards(output: Path, prefix: str) -> list[str]:
-    """Names of the shards of a prefix that no run of curation has put into a folder."""
-    form, ours = re.compile(re.escape(prefix) + r"-\d{6,}\.tar"), set(Published.read(output).files)
-    return sorted(path.name for path in output.glob("*.tar") if form.fullmatch(path.name) and path.name not in ours)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        with source.open("rb") as file, whole_file(target) as copy:
-            shutil.copyfileobj(file, copy)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation.engine import Engine, Operator, Part
@@ -22,7 +22,7 @@ class RayEngine(Engine):
     """Stages as pools of actors that pull parts through; Ray holds back what would pile up before a slow one.
 
     A worker or a machine that is lost is replaced, and its parts are done again. All machines see the folder of media and the output folder
-    by the same path.
+    by the same path. In a `with` block, Ray is begun once for all runs.
 
     Args:
         address: `host:port` of a running cluster, or `auto` for the one this machine belongs to; unless given, a Ray of its own, here.
@@ -41,16 +41,33 @@ class RayEngine(Engine):
             exists = "a cluster's address is HOST:PORT, and `auto` on its machines; ray:// cannot be used"
             raise UsageError(f"address={address} was given", exists, "start the run on a machine of the cluster, and give `auto`")
         self.address, self.num_cpus = address, num_cpus
+        self._num_blocks, self._began = 0, False
+
+    def __enter__(self) -> Self:
+        """See `Engine`."""
+        self._num_blocks += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See `Engine`."""
+        self._num_blocks -= 1
+        self._leave()
 
     def run(self, operators: Sequence[Operator], parts: Sequence[int]) -> Iterator[int]:
         """See `Engine.run`."""
         ray = _ray()
-        began = self._begin(ray)
+        if not (self._began and ray.is_initialized()):
+            self._began = self._begin(ray)
         try:
             yield from self._run(ray, operators, parts)
         finally:
-            if began:
-                ray.shutdown()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Put a Ray that was begun here away, but for a block that may need it again."""
+        if self._began and not self._num_blocks:
+            _ray().shutdown()
+            self._began = False
 
     def _begin(self, ray: Any) -> bool:
         if ray.is_initialized():

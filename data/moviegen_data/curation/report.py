@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from moviegen_core.files import whole_file, write_bytes
 from moviegen_data.curation.clip import Clip, Drop
 from moviegen_data.curation.engine import Tally
 from moviegen_data.curation.output import CUT
-from moviegen_data.curation.pipeline import Named, alive
+from moviegen_data.curation.pipeline import Named
 from moviegen_data.curation.running import FAILED
 from moviegen_data.curation.tries import KILLED
 from moviegen_data.curation.work import Results
@@ -47,12 +48,12 @@ class StageReport:
 
 
 class Report:
-    """A run's report.
+    """A run's report. It tells of the clips that were left out as they are counted, one by one: there may be millions.
 
     Args:
         root: the folder of media.
         stages: the stages that ran.
-        results: what each step left.
+        tallies: what each did, by its name.
         num_media: media that the run began with.
         faults: clips that could not be cut, and why.
         skipped: files that are no media.
@@ -64,7 +65,7 @@ class Report:
         self,
         root: Path,
         stages: Sequence[Named],
-        results: Sequence[Results],
+        tallies: Mapping[str, Tally],
         *,
         num_media: int,
         faults: Mapping[str, str],
@@ -72,29 +73,24 @@ class Report:
         index: Mapping[str, Any],
         num_examples: int,
     ) -> None:
-        self.num_media = num_media
-        self.root, self.results, self.faults, self.skipped, self.index = root, results, faults, skipped, index
-        tallies: dict[str, Tally] = {}
-        for step in results:
-            tallies |= step.tallies()
+        self.root, self.num_media, self.num_examples = root, num_media, num_examples
+        self.faults, self.skipped, self.index = faults, skipped, index
         self.stages = [
             StageReport(each.name, type(each.stage).__name__, each.settings.get("init_args") or {}, tallies.get(each.name, Tally()))
             for each in stages
         ]
-        self._look(num_examples)
+        for each in self.stages:
+            for name in sorted({*each.tally.kept_scores, *each.tally.dropped_scores}):
+                each.histograms[name] = _histogram(each.tally.kept_scores.get(name, []), each.tally.dropped_scores.get(name, []))
 
-    def dropped(self) -> Iterator[Clip]:
-        """Every clip that was left out, with its reason."""
-        for clip in self._clips():
-            if clip.drop is not None:
-                yield clip
-        for clip in alive(self.results[-1].read_all()):
-            if clip.key in self.faults:
-                yield clip.dropped("cannot be cut", measured=self.faults[clip.key], stage=CUT)
-
-    def kept(self) -> Iterator[Clip]:
-        """Every clip that is in the shards."""
-        return (clip for clip in alive(self.results[-1].read_all()) if clip.key not in self.faults)
+    def count(self, clip: Clip) -> None:
+        """Count a clip that was left out, and keep it where it is one of its stage's examples."""
+        stage = "" if clip.drop is None or clip.key in self.faults else clip.drop.stage
+        for each in self.stages:
+            if clip.drop is not None and each.name == stage:
+                each.reasons[clip.drop.reason] += 1
+                insort(each.examples, clip, key=_place)
+                del each.examples[self.num_examples :]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a json file."""
@@ -147,40 +143,50 @@ class Report:
                     told.append(f"{each.name}: {reason} for {each.reasons[reason]} clips; `moviegen data why` tells more")
         return told
 
-    def _clips(self) -> Iterator[Clip]:
-        for step in self.results:
-            yield from step.read_all()
 
-    def _look(self, num_examples: int) -> None:
-        """Read all records once: reasons and examples."""
-        by_name = {each.name: each for each in self.stages}
-        for clip in self._clips():
-            each = by_name.get(clip.drop.stage) if clip.drop else None
-            if each is not None and clip.drop is not None:
-                each.reasons[clip.drop.reason] += 1
-                each.examples = _chosen([*each.examples, clip], num_examples)
-        for each in self.stages:
-            for name in sorted({*each.tally.kept_scores, *each.tally.dropped_scores}):
-                each.histograms[name] = _histogram(each.tally.kept_scores.get(name, []), each.tally.dropped_scores.get(name, []))
-
-
-def write_report(report: Report, output: Path) -> dict[str, Any]:
-    """Write `report.json`, `report.html` and `dropped.jsonl`; return the first.
+def write_report(report: Report, dropped: Iterable[Clip], output: Path) -> dict[str, Any]:
+    """Write `dropped.jsonl`, `report.json` and `report.html`; return what is in the second.
 
     Args:
-        report: what to tell.
+        report: what to tell, nothing counted yet.
+        dropped: every clip that was left out; looked at once.
         output: the folder.
     """
     from moviegen_data.curation.report_page import page
 
-    told = report.to_dict()
     with whole_file(output / "dropped.jsonl") as file:
-        for clip in report.dropped():
+        for clip in dropped:
+            report.count(clip)
             file.write((json.dumps(_dropped_record(clip), ensure_ascii=False) + "\n").encode())
+    told = report.to_dict()
     text = json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n"
     write_bytes(output / "report.json", text.encode(errors="backslashreplace"))
     write_bytes(output / "report.html", page(report).encode(errors="backslashreplace"))
     return told
+
+
+def all_tallies(results: Iterable[Results]) -> dict[str, Tally]:
+    """What all stages did, by their names.
+
+    Args:
+        results: what each step left.
+    """
+    return {name: tally for step in results for name, tally in step.tallies().items()}
+
+
+def all_dropped(results: Sequence[Results], faults: Mapping[str, str]) -> Iterator[Clip]:
+    """Every clip that was left out, with its reason.
+
+    Args:
+        results: what each step left.
+        faults: clips that could not be cut, and why.
+    """
+    for step in results:
+        for clip in step.read_all():
+            if clip.drop is not None:
+                yield clip
+            elif step is results[-1] and clip.key in faults:
+                yield clip.dropped("cannot be cut", measured=faults[clip.key], stage=CUT)
 
 
 def find_dropped(output: Path, name: str) -> Iterator[dict[str, Any]]:
@@ -204,8 +210,8 @@ def _dropped_record(clip: Clip) -> dict[str, Any]:
     }
 
 
-def _chosen(clips: Iterable[Clip], count: int) -> list[Clip]:
-    return sorted(clips, key=lambda clip: hashlib.sha256(clip.key.encode()).digest())[:count]
+def _place(clip: Clip) -> bytes:
+    return hashlib.sha256(clip.key.encode()).digest()
 
 
 def _histogram(kept: Sequence[float], dropped: Sequence[float]) -> dict[str, list[float]]:

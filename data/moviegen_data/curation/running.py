@@ -18,11 +18,12 @@ from moviegen_data.curation.media import Media
 from moviegen_data.curation.pipeline import Named
 from moviegen_data.curation.stage import ClipStage
 from moviegen_data.curation.tries import DIED, KILLED, Watch
-from moviegen_data.faults import SampleError, logger
+from moviegen_data.faults import SampleError, SourceError, logger
 
 FAILED = "the stage failed"
-_OF_THE_MACHINE = (UsageError, MemoryError, ImportError, FileNotFoundError, torch.OutOfMemoryError, torch.AcceleratorError)
-_SYSTEM_CALLS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
+_OF_THE_MACHINE = (UsageError, SourceError, MemoryError, ImportError, FileNotFoundError, torch.OutOfMemoryError, torch.AcceleratorError)
+_OUT_OF = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_SYSTEM_CALLS = (*_OUT_OF, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN)
 
 
 class ClipRun:
@@ -190,9 +191,9 @@ def applied(named: Named, clip: Clip, media: Media) -> list[Clip]:
 
 def ends_the_run(error: Exception) -> bool:
     """Whether an error is the settings' or the machine's fault, not the medium's: what would be kept of it would be false for ever."""
-    if isinstance(error, _OF_THE_MACHINE):
-        return True
-    return isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno in _SYSTEM_CALLS
+    if isinstance(error, av.FFmpegError):  # whose lack of memory may be a damaged file's doing
+        return isinstance(error, FileNotFoundError)
+    return isinstance(error, _OF_THE_MACHINE) or isinstance(error, OSError) and error.errno in _SYSTEM_CALLS
 
 
 def checked(named: Named, clip: Clip, answer: Any) -> list[Clip]:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from moviegen_data.curation.dissolves import find_dissolves
 from moviegen_data.curation.measures import Measures
 
+_LIT = 2.0  # times as bright as a black frame may be on average; a cell of the tiny picture that is brighter is lit
+_MOST_LIT = 0.1  # share of the cells; a drawing on black, or lamps at night, have more
 _FADE_S = 1.5  # longer brightening is not a fade
 _FADE_STEP = 0.5  # levels (of 255) per frame by which a fade's brightness moves at least
 _JUMP = 25.0  # what moves further is a cut
@@ -48,18 +51,33 @@ def cuts(scores: Float[np.ndarray, "n"], times_s: Float[np.ndarray, "n"], thresh
     return found
 
 
-def scenes(measures: Measures, cut_rows: list[int], black_luma: float | None) -> list[Scene]:
-    """The scenes between cuts, without black frames and the fades from and to them.
+def scenes(measures: Measures, cut_rows: list[int], black_luma: float | None, *, dissolves: bool = False) -> list[Scene]:
+    """The scenes between cuts, without black frames, the fades from and to them, and dissolves.
 
     Args:
         measures: of the frames.
         cut_rows: rows that begin a new shot.
-        black_luma: mean brightness (0 to 255) up to which a frame is black; None keeps black frames.
+        black_luma: mean brightness (0 to 255) up to which a frame is black, if hardly a part of it is lit; None keeps black frames.
+        dissolves: whether dissolves are looked for; their frames are part of no scene.
     """
-    black = np.zeros(len(measures), bool) if black_luma is None else _with_fades(measures, measures.luma <= black_luma)
-    begins = sorted({0, *cut_rows, *(np.flatnonzero(np.diff(black)) + 1).tolist()})
-    times_s = [measures.start_s, *measures.times_s[begins[1:]].tolist(), measures.end_s]
-    return [Scene(times_s[n], times_s[n + 1]) for n, row in enumerate(begins) if not black[row] and times_s[n + 1] > times_s[n]]
+    outside = np.zeros(len(measures), bool) if black_luma is None else _with_fades(measures, _black(measures, black_luma))
+    if dissolves:
+        begins = np.zeros(len(measures), int)
+        begins[[*cut_rows, *(np.flatnonzero(np.diff(outside)) + 1)]] = 1
+        shots = np.where(outside, -1, np.cumsum(begins))
+        for first, last in find_dissolves(measures, shots):
+            outside[first : last + 1] = True
+    rows = sorted({0, *cut_rows, *(np.flatnonzero(np.diff(outside)) + 1).tolist()})
+    times_s = [measures.start_s, *measures.times_s[rows[1:]].tolist(), measures.end_s]
+    return [Scene(times_s[n], times_s[n + 1]) for n, row in enumerate(rows) if not outside[row] and times_s[n + 1] > times_s[n]]
+
+
+def _black(measures: Measures, black_luma: float) -> Bool[np.ndarray, "n"]:
+    """Frames that are dark on average, in stretches of which one is dark nearly everywhere."""
+    dark = measures.luma <= black_luma
+    begins = np.concatenate([[0], np.flatnonzero(np.diff(dark)) + 1])
+    least_lit = np.minimum.reduceat((measures.cells > _LIT * black_luma).mean((1, 2)), begins)
+    return dark & np.repeat(least_lit <= _MOST_LIT, np.diff(begins, append=len(dark)))
 
 
 def _with_fades(measures: Measures, black: Bool[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:

@@ -8,17 +8,15 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
 
 from moviegen_core.errors import UsageError
-from moviegen_core.files import is_partial, safe_name, write_bytes
+from moviegen_core.files import is_partial, write_bytes
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.engine import Operator, Part, Tally
+from moviegen_data.curation.engine import Tally
 from moviegen_data.curation.fingerprints import fingerprint_beside
-from moviegen_data.curation.pipeline import Named, Step, alive
-from moviegen_data.curation.running import ClipRun
-from moviegen_data.curation.tries import KILLED, Tries
+from moviegen_data.curation.pipeline import Step
+from moviegen_data.curation.tries import KILLED
 
 NAME = ".curation"
 _GONE = ".gone-"
@@ -174,67 +172,6 @@ class Results:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{self.names[number]}.jsonl"
-
-
-@dataclass(frozen=True)
-class Load:
-    """Begins a part with the clips that are left of it.
-
-    Args:
-        before: what to begin with.
-    """
-
-    before: Results
-
-    def __call__(self, part: Part) -> Part:
-        """Read."""
-        return Part(part.number, list(alive(self.before.read(part.number))))
-
-
-@dataclass(frozen=True)
-class Apply:
-    """Passes a part through stages.
-
-    Args:
-        stages: neighbours that share workers.
-        root: the folder of media.
-        tries: where workers write down what they begin.
-    """
-
-    stages: tuple[Named, ...]
-    root: Path
-    tries: Tries
-
-    def __call__(self, part: Part) -> Part:
-        """Run the stages."""
-        with self.tries.watch(safe_name(f"{part.number:06d}-{self.stages[0].name}")) as watch:
-            run = ClipRun(self.stages, self.root, watch)
-            return Part(part.number, run(part.clips), part.tallies | run.tallies)
-
-
-@dataclass(frozen=True)
-class Save:
-    """Keeps a part.
-
-    Args:
-        results: where.
-    """
-
-    results: Results
-
-    def __call__(self, part: Part) -> Part:
-        """Write; what comes back is empty, since nobody needs it."""
-        self.results.write(part.number, part.clips, part.tallies)
-        return Part(part.number)
-
-
-def operators(work: Work, before: Results, step: Step, results: Results) -> list[Operator]:
-    """What a part passes through in a step of clip stages; neighbours of equal resources are one operator."""
-    tries, middle = Tries(results.folder / "tries", work.run), []
-    for (resources, uses_gpu), group in groupby(step.stages, key=lambda named: named.share):
-        stages = tuple(group)
-        middle.append(Operator("+".join(named.name for named in stages), Apply(stages, work.root, tries), resources, uses_gpu))
-    return [Operator("load", Load(before)), *middle, Operator("save", Save(results))]
 
 
 @contextmanager

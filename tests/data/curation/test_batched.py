@@ -169,4 +169,4 @@ def test_what_is_loaded_stays_behind_on_the_way_to_a_worker():
     assert "_predictor" not in vars(pickle.loads(pickle.dumps(stage)))
     reader = WordReader(num_threads=1)
     vars(reader)["_engine"] = lambda: None
-    assert vars(pickle.loads(pickle.dumps(reader))) == {"num_threads": 1}
+    assert vars(pickle.loads(pickle.dumps(reader))) == {"enlarge": 1.0, "num_threads": 1}

@@ -102,6 +102,15 @@ def horizon():
     return frames
 
 
+def striped(size=(180, 240), *, band=20, first=12):
+    """Stripes across, the first cut off, with a shape on them that moves."""
+    rows = (np.arange(size[0]) + band - first) // band % 2
+    frames = np.broadcast_to(np.where(rows, 200, 60).astype(np.uint8)[None, :, None, None], (6, *size, 3)).copy()
+    for index, frame in enumerate(frames):
+        frame[30:110, 10 * index : 10 * index + 80] = (200, 40, 30)
+    return frames
+
+
 NO_BORDERS = {
     "film": film(6, 180, 240),
     "dark film": film(6, 180, 240, bright=(0, 14)),
@@ -110,6 +119,8 @@ NO_BORDERS = {
     "a shape that moves along the edge": shapes([(40, 30 * index) for index in range(6)]),
     "a shape that stands still": shapes([(40, 60)] * 6, size=90),
     "a sky that shades": horizon(),
+    "stripes across": striped(),
+    "stripes down": striped((240, 180)).swapaxes(1, 2),
     "a dark doorway": np.where(np.arange(240)[None, None, :, None] < 40, film(6, 180, 240) // 8, film(6, 180, 240)),
 }
 
@@ -118,6 +129,18 @@ NO_BORDERS = {
 def test_what_only_looks_like_one_is_none(tmp_path, what):
     found = Borders().apply(CLIP, filmed(tmp_path / "a.mp4", NO_BORDERS[what]))
     assert found.drop is None and found.scores["border"] == 0.0 and not found.annotations
+
+
+def test_borders_around_stripes_and_with_a_line_in_them_are_found(tmp_path):
+    around = framed((180, 240), (0, 24, 0, 24), (0, 0, 0))
+    around[:, 24:-24] = striped((132, 240))
+    assert plain_borders(around.astype(np.int16)) == Sides(top=24, bottom=24)
+    assert Borders().apply(CLIP, filmed(tmp_path / "a.mp4", around)).drop.reason == "plain border"
+    lined = framed((180, 240), (30, 30, 30, 30), (250, 250, 250))
+    for lines in (lined, lined[:, ::-1]):
+        lines[:, 14:18] = 0
+    found = Borders().apply(CLIP, filmed(tmp_path / "b.mp4", lined))
+    assert found.drop.reason == "plain border" and found.annotations["borders"]["top"] == 14
 
 
 def test_narrow_lines_are_annotated_only(tmp_path):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from moviegen_core.errors import UsageError
 from moviegen_data import ShardReader
-from moviegen_data.curation import Clip, curate, output
+from moviegen_data.curation import Clip, curate, output, publishing
 from moviegen_data.curation.output import ShardSettings, WriteShard, plan_shards
-from moviegen_data.curation.report import _histogram
-from moviegen_data.curation.report_page import histogram
 from moviegen_data.curation.tries import KILLED, Tries, Watch
 from moviegen_data.curation.work import Results
 from moviegen_data.faults import SampleError
+from moviegen_data.shards import ShardWriter
 
 
 class Killed(BaseException):
@@ -46,7 +46,7 @@ def is_whole(folder: Path) -> bool:
     return all((folder / shard["file"]).stat().st_size == shard["num_bytes"] for shard in shards)
 
 
-def keys(folder: Path) -> list[str]:
+def keys_of(folder: Path) -> list[str]:
     reader = ShardReader(str(folder))
     return [reader[number].key for number in range(len(reader))]
 
@@ -76,7 +76,7 @@ def test_killed_between_any_two_calls_an_index_tells_the_truth(prefix, make_fold
             few.publish(out)
         except Killed:
             assert len(list(out.glob("*.index.json"))) <= 1 and all(is_whole(out) for _ in out.glob("*.index.json"))
-            found = {key[:3] for key in keys(out)} if list(out.glob("*.tar")) else set()
+            found = {key[:3] for key in keys_of(out)} if list(out.glob("*.tar")) else set()
             assert len(found) < 2, "shards of two sets side by side"
             calls.last = 1 << 30
             few.publish(out)
@@ -85,6 +85,13 @@ def test_killed_between_any_two_calls_an_index_tells_the_truth(prefix, make_fold
             break
         shutil.rmtree(out)
     assert last >= 8 and hash_of(out) == whole, "it was killed at every call"
+
+
+def test_names_are_on_the_disk_before_the_index(make_folder, tmp_path, monkeypatch):
+    plan, seen = planned(make_folder(2), tmp_path, "two", 2), []
+    monkeypatch.setattr(publishing, "flush", lambda folder: seen.append(sorted(path.name for path in folder.iterdir())))
+    plan.publish(tmp_path / "out")
+    assert seen == [[".curation", "shard-000000.tar", "shard-000001.tar"]]
 
 
 def test_other_settings_after_a_kill_while_old_ones_were_removed(make_folder, make_config, hash_of, tmp_path, monkeypatch):
@@ -140,10 +147,42 @@ def test_file_systems_without_links(make_folder, make_config, hash_of, tmp_path,
 def test_an_index_of_others_goes_before_their_shards(make_folder, make_config, make_shards, tmp_path, monkeypatch):
     out = make_shards("out")
     prefix = next(out.glob("*.index.json")).name.split(".")[0]
-    monkeypatch.setattr(output, "_link", lambda source, target: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(publishing, "_link", lambda source, target: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         curate(str(make_folder(1)), str(out), config=make_config(prefix=prefix), overwrite=True)
     assert not list(out.glob("*.index.json")) and not list(out.glob("*.tar"))
+
+
+@pytest.mark.parametrize("prefix", ["shard", "another"])
+def test_what_others_put_in_the_place_of_a_run_is_theirs(prefix, make_folder, make_config, tmp_path):
+    folder, out = make_folder(2), tmp_path / "out"
+    curate(str(folder), str(out), config=make_config())
+    with ShardWriter(out, overwrite=True) as writer:
+        writer.write("theirs", {"json": {}})
+    config = make_config(prefix=prefix)
+    if prefix == "shard":
+        with pytest.raises(UsageError, match="it already holds 1 named shard-"):
+            curate(str(folder), str(out), config=config)
+    else:
+        curate(str(folder), str(out), config=config)
+    assert keys_of(out / "shard-000000.tar") == ["theirs"] and (out / "shard.index.json").is_file()
+    curate(str(folder), str(out), config=make_config(), overwrite=True)
+    assert "theirs" not in keys_of(out / "shard-000000.tar")
+
+
+@pytest.mark.parametrize("made_from", ["", "as it was"])
+@pytest.mark.parametrize("prefix", ["shard", "another"])
+def test_a_folder_of_the_version_that_kept_no_sizes(prefix, made_from, make_folder, make_config, hash_of, tmp_path):
+    folder, out, fresh = make_folder(2), tmp_path / "out", tmp_path / "fresh"
+    curate(str(folder), str(out), config=make_config())
+    record = out / ".curation" / "published.json"
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps({"made_from": made_from and told["made_from"], "files": [*told["files"], "shard-000009.tar"]}))
+    curate(str(folder), str(out), config=make_config(prefix=prefix))
+    curate(str(folder), str(fresh), config=make_config(prefix=prefix))
+    assert hash_of(out) == hash_of(fresh)
+    sizes = {path.name: [path.stat().st_size] for path in out.glob(f"{prefix}[-.]*")}
+    assert json.loads(record.read_text())["files"] == sizes and len(sizes) == 3
 
 
 @pytest.fixture
@@ -203,6 +242,22 @@ def test_media_that_kill_the_cutting_are_left_out_and_tried_again(plan, tmp_path
     assert not dict(plan.faults()) and plan.missing() == []
 
 
+def test_clips_of_clips_of_clips_have_keys_that_a_tar_takes(make_folder, tmp_path):
+    folder, clips = make_folder(1), Results(tmp_path / "work", ("one",), ("one",))
+    keys = ["x" * 80 + "+000+000", *(f"{'x' * 80}+000+000+{number:03d}" for number in range(2))]
+    clips.write(0, [Clip(key, "v000.mp4") for key in keys])
+    plan = plan_shards(tmp_path / "run", folder, ShardSettings(), clips)
+    plan.write(0, Watch())
+    found = keys_of(plan.folder / "000000")
+    assert len(set(found)) == 3 and keys[0] in found and all(len(key) <= 90 and key.startswith("x" * 73) for key in found)
+
+
+@pytest.mark.parametrize("wrong", [{"max_samples": 1000.0}, {"max_samples": True}, {"crf": 16.5}, {"seed": None}, {"seed": "x"}])
+def test_numbers_that_are_no_whole_ones_are_refused_before_the_run(wrong):
+    with pytest.raises(UsageError, match="was given; it is a whole number; give"):
+        ShardSettings(**wrong)
+
+
 def test_shards_of_another_version_are_cut_again(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(output, "__version__", "another")
     assert plan_shards(tmp_path / "run", plan.root, plan.settings, Results(tmp_path / "work", ("one",), ("one",))).folder != plan.folder
@@ -215,10 +270,3 @@ def test_records_come_back_as_they_were(tmp_path):
     results.write(0, clips)
     results.write(1, [])
     assert [clip.to_json() for clip in results.read_all()] == [clip.to_json() for clip in clips]
-
-
-@pytest.mark.parametrize("scores", [[1e17, 1e17 + 16], [-1.7e308, 1.7e308], [0.0, 0.0], [5e-324, 0.0], [1.0]])
-def test_scores_of_all_sizes_have_a_histogram(scores):
-    found = _histogram(scores[:1], scores[1:])
-    assert (sum(found["kept"]), sum(found["dropped"])) == (1, len(scores) - 1)
-    assert "<svg" in histogram("x", found)

@@ -46,9 +46,29 @@ def test_the_same_shards_as_in_one_process(paths, make_folder, make_config, hash
     assert not ray.is_initialized(), "a Ray of its own is put away"
 
 
+def test_in_a_block_ray_is_begun_once_and_put_away_behind_it(paths, tmp_path):
+    operators, sessions = [Operator("t", Touches(tmp_path))], []
+    with RayEngine(num_cpus=1) as engine:
+        for number in (0, 1):
+            with engine:
+                assert list(engine.run(operators, [number])) == [number]
+            sessions.append(ray.get_runtime_context().get_job_id())
+    assert sessions[0] == sessions[1] and not ray.is_initialized()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
 def test_an_address_where_nobody_is(paths):
     with pytest.raises(UsageError, match="none answers there"):
         list(RayEngine(address="127.0.0.1:1").run([Operator("r", Refuses())], [0]))
+
+
+class Touches:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, part: Part) -> Part:
+        (self.folder / str(part.number)).touch()
+        return part
 
 
 class Slowly:

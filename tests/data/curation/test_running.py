@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import av
 import pytest
 
 from moviegen_core.errors import UsageError
@@ -10,6 +11,8 @@ from moviegen_data.curation.pipeline import Named
 from moviegen_data.curation.running import FAILED, ClipRun, run_set_stage
 from moviegen_data.curation.stage import ClipStage, SetStage
 from moviegen_data.faults import SampleError
+
+DAMAGED = av.error.MemoryError(12, "Cannot allocate memory")  # libav's, of sizes that a damaged file tells
 
 
 class Answers(ClipStage):
@@ -55,7 +58,11 @@ def raising(error):
 @pytest.mark.parametrize("kind", [Answers, InBatches])
 @pytest.mark.parametrize(
     ("error", "reason", "measured"),
-    [(SampleError("cannot be decoded", "at 3 s"), "cannot be decoded", "at 3 s"), (KeyError("x"), FAILED, "KeyError: 'x'")],
+    [
+        (SampleError("cannot be decoded", "at 3 s"), "cannot be decoded", "at 3 s"),
+        (KeyError("x"), FAILED, "KeyError: 'x'"),
+        (DAMAGED, FAILED, f"MemoryError: {DAMAGED}"),
+    ],
 )
 def test_one_bad_medium_ends_no_run(kind, error, reason, measured, tmp_path):
     made, tallies = run(kind(raising(error)), Answers(lambda clip: clip.scored(seen=1.0)), tmp_path=tmp_path)
@@ -73,7 +80,15 @@ def test_settings_that_cannot_work_end_the_run(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [FileNotFoundError("the mount is gone"), ImportError("no such library"), MemoryError(), OSError(28, "full")]
+    "error",
+    [
+        FileNotFoundError("gone"),
+        ImportError("no such library"),
+        MemoryError(),
+        OSError(28, "full"),
+        OSError(5, "I/O"),
+        PermissionError(13, "no"),
+    ],
 )
 def test_the_machines_faults_end_the_run(error, tmp_path):
     with pytest.raises(type(error)):

@@ -109,6 +109,17 @@ def test_black_frames_and_fades_are_no_scene():
     assert scenes(_film(3.0, luma=np.zeros(30)).measures, [], 12.0) == []
 
 
+def test_drawings_on_black_are_no_black_frames():
+    luma = np.full(100, 10.0)
+    luma[50:] = 60.0
+    drawn = np.full((100, 9, 16), 4, np.uint8)
+    drawn[:, 3:6, 4:12] = 100
+    assert len(scenes(_film(10.0, luma=luma, cells=drawn).measures, [], 12.0)) == 1
+    noisy = np.random.default_rng(0).integers(0, 28, drawn.shape)  # some frames are lit, some are not
+    assert scenes(_film(10.0, luma=luma, cells=noisy.astype(np.uint8)).measures, [], 12.0) == [Scene(5.0, 10.0)]
+    assert scenes(_film(10.0, luma=luma, cells=drawn // 8).measures, [], 12.0) == [Scene(5.0, 10.0)]
+
+
 def test_cuts_are_as_pyscenedetect_suppresses_them():
     detector = pytest.importorskip("scenedetect.detector", reason="the reference for shortest shots")
     from scenedetect import FrameTimecode

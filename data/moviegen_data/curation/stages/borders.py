@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import astuple, dataclass
+from itertools import groupby, takewhile
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Bool, Float, Int16
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
@@ -80,6 +81,7 @@ class Borders(ClipStage):
         sides, kind = plain_borders(pictures, edge_share=self.edge_share), "plain"
         if self.find_blurred and sides == Sides():
             sides, kind = blurred_borders(pictures), "blurred"
+        sides = sides if sides == Sides() or not _striped(pictures) else Sides()
         share = max(sides.left / width, sides.right / width, sides.top / height, sides.bottom / height)
         clip = clip.scored(border=share)
         if sides == Sides():
@@ -185,6 +187,34 @@ def _is_film(pictures: Int16[np.ndarray, "n h w 3"], sides: Sides) -> bool:
         return False
     differences = _largest(np.abs(np.diff(film, axis=2))) > _STEP // 2
     return bool(differences.mean((1, 2)).max() > _LEAST_TEXTURE)
+
+
+def _striped(pictures: Int16[np.ndarray, "n h w 3"]) -> bool:
+    """Whether two bands at a side, seen through what lies on them, come again one after the other, about as wide."""
+    turned = pictures.swapaxes(1, 2)
+    for some in (pictures, pictures[:, ::-1], turned, turned[:, ::-1]):
+        bands = _bands(some)[:4]
+        widths = [width for _, width in bands[1:]]  # the first may be cut off
+        if [name for name, _ in bands] == ["own", "other", "own", "other"] and max(widths) <= 2 * min(widths):
+            return True
+    return False
+
+
+def _bands(pictures: Int16[np.ndarray, "n h w 3"]) -> list[tuple[str, int]]:
+    """The bands from the first line on, as far as most of their pixels have the `own` colour of that line or the `other` behind it."""
+    own = _like(pictures, np.median(pictures[:, 0].reshape(-1, 3), axis=0))
+    behind = int(np.argmin(own)) + _SOFT_LINES
+    if own.all() or behind >= len(own):
+        return []
+    other = _like(pictures, np.median(pictures[:, behind].reshape(-1, 3), axis=0)) & ~own
+    runs = [(name, len(list(run))) for name, run in groupby(np.where(own, "own", np.where(other, "other", "edge")).tolist())]
+    steady = takewhile(lambda run: run[0] != "edge" or run[1] <= _SOFT_LINES, runs)
+    return [run for run in steady if run[0] != "edge"]
+
+
+def _like(pictures: Int16[np.ndarray, "n h w 3"], colour: np.ndarray) -> Bool[np.ndarray, " h"]:
+    """Of each line, whether most of its pixels have a colour, in most looks."""
+    return np.median((_largest(np.abs(pictures - colour)) <= _PLAIN_SPREAD).mean(2), axis=0) > 0.5
 
 
 def _seam(pictures: Int16[np.ndarray, "n h w 3"]) -> int:

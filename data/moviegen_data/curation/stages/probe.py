@@ -13,7 +13,8 @@ from moviegen_data.curation.media import Media
 from moviegen_data.curation.stage import ClipStage
 from moviegen_data.faults import SampleError
 from moviegen_data.image import open_picture
-from moviegen_data.video import VideoDecoder, opened
+from moviegen_data.media_files import fault, opened, read_file
+from moviegen_data.video import VideoDecoder
 
 
 class Probe(ClipStage):
@@ -85,10 +86,10 @@ class Probe(ClipStage):
         except Image.DecompressionBombError as error:
             return clip.dropped("too large", measured=str(error), wanted=f"{self.max_pixels:,} pixels at most")
         except Exception as error:  # Pillow's codecs raise whatever their formats make them raise
-            raise SampleError("cannot be opened", f"{type(error).__name__}: {error}") from error
+            raise fault(media.path, "cannot be opened", error) from error
         if clip.drop is not None:
             return clip
-        upright = open_picture(media.path.read_bytes())
+        upright = open_picture(read_file(media.path))
         return clip.described(frames=1, width=upright.width, height=upright.height, has_audio=False)
 
     def _sound(self, clip: Clip, media: Media) -> Clip:
@@ -124,7 +125,7 @@ def _extent(container: Any, stream: Any, max_frames: int) -> tuple[int, float]:
             if frames > max_frames:
                 break
     except av.FFmpegError as error:
-        raise SampleError("cannot be read", f"{type(error).__name__} after {frames} packets") from error
+        raise fault(container, "cannot be read", error, where=f"after {frames} packets") from error
     if not frames:
         raise SampleError("cannot be decoded", f"no packet in its {stream.codec_context.name} stream")
     return frames, 0.0 if first is None else float((end - first) * stream.time_base)

@@ -4,30 +4,29 @@ import hashlib
 from collections.abc import Iterable
 from typing import Literal
 
-import numpy as np
-from jaxtyping import UInt8
-
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.jumps import dark_cuts, is_flash, thrown
 from moviegen_data.curation.measures import Measures
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.shots import Scene, cuts, scenes
 from moviegen_data.curation.stage import ClipStage
 
-_FLASH_FRAMES = 3
-_BACK = 0.15  # of the jump; a picture so near to the one before the jump is that one again, a little later
-
 
 class Scenes(ClipStage):
     """Finds the scenes of a video and takes clips at random from some of them; pictures and sounds pass as they are.
 
-    What is drawn depends on the seed, the clip's key and the number of the scene alone. Cuts and fades from and to black are found,
-    dissolves are not. A flash of at most three frames, after which the picture is the one before it, is no cut.
+    What is drawn depends on the seed, the clip's key and the number of the scene alone. Scenes end at cuts, at fades from and to black, and
+    at dissolves of some 0.2 to 2 s; the frames of fades and dissolves are part of no scene. A flash of at most three frames, after which
+    the picture is the one before it, is no cut, nor is a jump after which the picture is there at another place while all around is in
+    motion too: a whip, or a camera that is thrown about.
 
     Args:
         method: `ffmpeg` is the paper's (scdet), `pyscenedetect` the content score of ContentDetector, `both` cuts where either does.
         ffmpeg_threshold: scdet score of a cut, 0 to 100; FFmpeg recommends 8 to 14.
         pyscenedetect_threshold: content score of a cut, 0 to 255; PySceneDetect's own is 27.
+        find_dark_cuts: also cut where scores are low, since pictures are dark or of like shades, but most of the picture changes at once.
+        find_dissolves: end scenes at dissolves too.
         black_luma: mean brightness (0 to 255) up to which a frame is black and no part of a scene; null keeps black frames.
         head_s: seconds that are left out at a video's beginning, where cameras are unsteady and titles come (Panda-70M).
         margin_s: clips keep so far from a scene's ends.
@@ -50,6 +49,8 @@ class Scenes(ClipStage):
         method: Literal["ffmpeg", "pyscenedetect", "both"] = "ffmpeg",
         ffmpeg_threshold: float = 10.0,
         pyscenedetect_threshold: float = 27.0,
+        find_dark_cuts: bool = True,
+        find_dissolves: bool = True,
         black_luma: float | None = 12.0,
         head_s: float = 2.0,
         margin_s: float = 0.1,
@@ -69,6 +70,7 @@ class Scenes(ClipStage):
         if not 0.0 < min_s <= max_s:
             raise UsageError(f"min_s={min_s} and max_s={max_s} were given", "clips are longer than nothing", "give 0 < min_s <= max_s")
         self.method, self.black_luma = method, black_luma
+        self.find_dark_cuts, self.find_dissolves = find_dark_cuts, find_dissolves
         self.ffmpeg_threshold, self.pyscenedetect_threshold = ffmpeg_threshold, pyscenedetect_threshold
         self.head_s, self.margin_s, self.min_scene_s = head_s, margin_s, min_scene_s
         self.min_s, self.max_s, self.long_share = min_s, max_s, long_share
@@ -79,7 +81,7 @@ class Scenes(ClipStage):
         if media.kind != "video":
             return clip
         measures = media.measures.between(clip.start_s, clip.end_s)
-        found = scenes(measures, self.cut_rows(measures), self.black_luma)
+        found = self.scenes_of(measures)
         clip = clip.scored(num_scenes=len(found))
         usable = {number: stretch for number, scene in enumerate(found) if (stretch := self._usable(scene, measures)) is not None}
         if not usable:
@@ -90,14 +92,21 @@ class Scenes(ClipStage):
         spans = [span for number in taken for span in self._spans(clip, number, usable[number])]
         return [clip.part(number, span.start_s, span.end_s).scored(num_scenes=len(found)) for number, span in enumerate(spans)]
 
+    def scenes_of(self, measures: Measures) -> list[Scene]:
+        """All scenes, however short."""
+        return scenes(measures, self.cut_rows(measures), self.black_luma, dissolves=self.find_dissolves)
+
     def cut_rows(self, measures: Measures) -> list[int]:
-        """Rows that begin a new shot; those at which a flash begins or ends do not."""
+        """Rows that begin a new shot; those at which a flash begins or ends, or the camera is thrown, do not."""
         rows: set[int] = set()
         if self.method != "pyscenedetect":
             rows |= set(cuts(measures.scene_score, measures.times_s, self.ffmpeg_threshold))
         if self.method != "ffmpeg":
             rows |= set(cuts(measures.content, measures.times_s, self.pyscenedetect_threshold))
-        return [row for row in sorted(rows) if not _flashes(measures.cells, row)]
+        if self.find_dark_cuts:
+            rows |= set(dark_cuts(measures))
+        lasting = [row for row in sorted(rows) if not is_flash(measures.cells, row)]
+        return sorted({*lasting} - {*thrown(measures, lasting)})
 
     def _usable(self, scene: Scene, measures: Measures) -> Scene | None:
         """What clips may be taken from; None where the scene or the rest of it is too short."""
@@ -122,15 +131,3 @@ class Scenes(ClipStage):
     def _random(self, clip: Clip, scene: int, what: str) -> float:
         digest = hashlib.sha256(f"{self.seed} {clip.key} {scene} {what}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _flashes(cells: UInt8[np.ndarray, "n h w"], row: int) -> bool:
-    """Whether the picture before a row is back within a few frames, or that of the row was there a few frames before."""
-    jump = _difference(cells[row], cells[row - 1])
-    back = [_difference(cells[row - 1], cells[later]) for later in range(row + 1, min(row + _FLASH_FRAMES, len(cells) - 1) + 1)]
-    back += [_difference(cells[row], cells[earlier]) for earlier in range(max(0, row - 1 - _FLASH_FRAMES), row - 1)]
-    return min(back, default=jump) < _BACK * jump
-
-
-def _difference(one: UInt8[np.ndarray, "h w"], other: UInt8[np.ndarray, "h w"]) -> float:
-    return float(np.abs(one.astype(np.int16) - other).mean())
