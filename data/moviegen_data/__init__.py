@@ -70,6 +70,8 @@ def moviegen_curation_stages() -> Iterable[CurationStage]:
     yield CurationStage(f"{stages}.faces.Faces", "one face, of the same person, in the whole clip; reference frames (4.2.1)")
     yield CurationStage("moviegen_data.curation.stage.Function", "a typed function of yours as a stage")
     yield CurationStage(f"{stages}.jitter.Jitter", "drops clips that shot detection breaks into many shots")
+    yield CurationStage(f"{stages}.share.LeastShare", "drops clips that lack an annotation, until others have a share (3.2.1)")
+    yield CurationStage(f"{stages}.mentions.Mentions", "keeps clips whose caption names something, e.g. people (4.2.1)")
     yield CurationStage(f"{stages}.model_captions.ModelCaptions", "captions by a vision-language model from a folder (3.2.1)")
     yield CurationStage(f"{stages}.motion.Motion", "drops clips with too little or too much motion")
     yield CurationStage(f"{stages}.text.NoText", "no readable text, by OCR (Table 39)")
@@ -81,6 +83,7 @@ def moviegen_curation_stages() -> Iterable[CurationStage]:
     yield CurationStage(f"{stages}.sound.Sound", "presence, loudness and silence of the sound (6.2)")
     yield CurationStage(f"{stages}.static.Static", "drops static videos and slideshows")
     yield CurationStage(f"{stages}.captions.TemplateCaptions", "puts annotations into a sentence")
+    yield CurationStage(f"{stages}.retrieval.TextRetrieval", "annotates clips that show what texts say, e.g. humans (3.2.1)")
 
 
 @hookimpl

@@ -99,6 +99,16 @@ def test_an_absent_shape_is_an_error_unless_it_may_be_kept():
     assert [clip.drop.reason for clip in AspectMix(only="landscape").apply(clips(portrait=1))] == ["portrait not wanted"]
 
 
+def test_what_is_preferred_is_dropped_last():
+    given = [clip.annotated(humans=int(clip.key[-5:]) % 3 == 0) for clip in clips(landscape=90, portrait=10)]  # 30 + 4 with humans
+    kept = [clip for clip in AspectMix(mix={"landscape": 0.8, "portrait": 0.2}, prefer={"humans": True}).apply(given) if clip.drop is None]
+    assert len(kept) < 60 and sum(clip.annotations["humans"] for clip in kept) == 34
+    kept = [clip for clip in AspectMix(only="landscape", prefer={"humans": True}).apply(given) if clip.drop is None]
+    assert len(kept) == 90
+    with pytest.raises(UsageError, match="no clip has the annotation 'people'; there are humans"):
+        AspectMix(prefer={"people": True}).apply(given)
+
+
 def test_settings_that_make_no_sense_are_refused():
     for settings in ({"mix": {"landscape": 0.5}}, {"mix": {"wide": 1.0}}, {"mix": {}}, {"tolerance": 1.0}, {"square_ratio": 0.9}):
         with pytest.raises(UsageError):
@@ -145,6 +155,7 @@ def test_millions_of_clips_take_no_longer_than_a_few(monkeypatch):
 @pytest.mark.parametrize("name", ["low_res", "high_res", "sft"])
 def test_presets_mix_shapes_behind_what_else_drops_clips(name):
     stages = list(compose([f"curation/{name}", "curation/models"])["stages"])
+    assert stages[stages.index("concept_embedding") :][:4] == ["concept_embedding", "humans", "concepts", "human_share"]
     assert stages[stages.index("aspect") + 1 :] == ["camera", "captions"]
     # One decoding serves these; a stage with a model between them runs elsewhere, and would have it done twice.
     assert stages[stages.index("scenes") :][:4] == ["scenes", "static", "motion", "jitter"]

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from moviegen_core.errors import UsageError
 from moviegen_core.randomness import keyed_share
+from moviegen_data.curation.annotations import has, require_known
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.stage import SetStage
 
@@ -27,10 +28,11 @@ class AspectMix(SetStage):
         square_ratio: ratio of the longer to the shorter side up to which a clip is square, at least 1, where the mix names squares.
         absent: what becomes of a mix of which a shape has no clip: `error`, since nothing else reaches the mix but dropping all, or
             `keep`, which leaves the mix as it is.
+        prefer: annotations of clips that are dropped last, e.g. `{humans: true}`, so that the share which `LeastShare` made stays.
         seed: of the choice.
 
     Raises:
-        UsageError: shares do not sum to 1, or a number is out of its range.
+        UsageError: shares do not sum to 1, or a number is out of its range; on use: no clip has an annotation that is preferred.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class AspectMix(SetStage):
         tolerance: float = 0.0,
         square_ratio: float = 1.05,
         absent: Literal["error", "keep"] = "error",
+        prefer: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         if mix is not None and only is not None:
@@ -59,11 +62,14 @@ class AspectMix(SetStage):
             raise UsageError(given, "a tolerance is in [0, 1), a ratio at least 1", "give e.g. 0.02 and 1.05")
         self.mix = {shape: float(share) for shape, share in wanted.items() if share > 0}
         self.tolerance, self.square_ratio, self.absent, self.seed = tolerance, square_ratio, absent, seed
+        self.prefer = dict(prefer or {})
 
     def apply(self, clips: Sequence[Clip]) -> Sequence[Clip]:
         """Drop what there is too much of; sounds have no shape and pass."""
+        require_known(clips, self.prefer, given=f"prefer={self.prefer} of AspectMix")
         shapes = {clip.key: self.shape(clip) for clip in clips if clip.facts.get("width") or "audio_hz" not in clip.facts}
-        groups = {shape: sorted((key for key, own in shapes.items() if own == shape), key=self._place) for shape in self.mix}
+        ranked = [clip.key for clip in sorted(clips, key=self._place) if clip.key in shapes]
+        groups = {shape: [key for key in ranked if shapes[key] == shape] for shape in self.mix}
         counts = {shape: len(keys) for shape, keys in groups.items()}
         quotas = self._without_absent(counts) if counts and not all(counts.values()) else quotas_of(counts, self.mix, self.tolerance)
         kept = {key for shape, keys in groups.items() for key in keys[: quotas[shape]]}
@@ -84,8 +90,9 @@ class AspectMix(SetStage):
             return "square"
         return "landscape" if width >= height else "portrait"
 
-    def _place(self, key: str) -> tuple[float, str]:
-        return keyed_share(f"aspect/{self.seed}/{key}"), key  # a draw of its own: no other stage prefers the same clips
+    def _place(self, clip: Clip) -> tuple[bool, float, str]:
+        draw = keyed_share(f"aspect/{self.seed}/{clip.key}")  # of its own: no other stage prefers the same clips
+        return not has(clip, self.prefer), draw, clip.key
 
     def _without_absent(self, counts: Mapping[Shape, int]) -> dict[Shape, int]:
         if any(counts.values()) and self.absent == "error" and len(self.mix) > 1:

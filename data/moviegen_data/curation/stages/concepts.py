@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.randomness import keyed_share
+from moviegen_data.curation.annotations import has, require_known
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.neighbours import leaders, unit_vectors
 from moviegen_data.curation.optional import optional
@@ -29,8 +30,8 @@ class ConceptResampling(SetStage):
         share: share of the clips that stays, in (0, 1], of those that are not preserved; 0.82 is 0.94 of 1.15 (Table 39).
         num_clusters: clusters before merging; unless given 4 x sqrt(clips).
         merge_cosine: cosine of centres from which a cluster is merged into a larger one, in (0, 1]; the paper gives none.
-        preserve: annotations of clips that are never dropped, e.g. `{humans: true}`, as the frequency of videos with humans was
-            preserved (3.2.1).
+        preserve: annotations of clips that are never dropped, e.g. `{humans: true}` of `TextRetrieval`, as the frequency of videos
+            with humans was preserved (3.2.1).
         vector: the vectors compared, `concept` of `ConceptEmbedding`.
         seed: of the clusters and of the choice.
 
@@ -59,7 +60,7 @@ class ConceptResampling(SetStage):
         """Drop clips of large clusters."""
         if not clips:
             return clips
-        self._require_annotations(clips)
+        require_known(clips, self.preserve, given=f"preserve={self.preserve} of ConceptResampling")
         ranked = sorted(clips, key=lambda clip: clip.key)
         vectors = unit_vectors(ranked, self.vector, stage="ConceptResampling", maker="ConceptEmbedding")
         concepts = merged(*clusters(vectors, self._count(len(ranked)), self.seed), self.merge_cosine)
@@ -80,17 +81,11 @@ class ConceptResampling(SetStage):
             verdicts[clip.key] = clip
         return [verdicts[clip.key] for clip in clips]
 
-    def _require_annotations(self, clips: Sequence[Clip]) -> None:
-        known = {name for clip in clips for name in clip.annotations}
-        for name in sorted(set(self.preserve) - known):
-            exists = f"no clip has the annotation {name!r}; there are {', '.join(sorted(known)) or 'none'}"
-            raise UsageError(f"preserve={self.preserve} was given to ConceptResampling", exists, "put the stage that annotates it before")
-
     def _count(self, num_clips: int) -> int:
         return min(num_clips, round(4 * num_clips**0.5) if self.num_clusters is None else self.num_clusters)
 
     def _preserves(self, clip: Clip) -> bool:
-        return bool(self.preserve) and all(clip.annotations.get(name) == value for name, value in self.preserve.items())
+        return bool(self.preserve) and has(clip, self.preserve)
 
     def _quotas(self, sizes: Int[np.ndarray, "k"], free: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
         """Clips that stay of each cluster's free ones; together the share of all free ones, to the clip."""

@@ -1,0 +1,159 @@
+"""Clips that show what texts say, found by a model that compares pictures with words (3.2.1)."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moviegen_core.errors import UsageError, require_at_least
+from moviegen_core.pretrained import Dtype
+from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.fingerprints import fingerprint_of
+from moviegen_data.curation.neighbours import unit_vectors
+from moviegen_data.curation.pretrained import in_equal_batches, load_network, load_part, pick_device
+from moviegen_data.curation.stage import SetStage, Stage
+from moviegen_data.curation.stages.concept_embedding import ConceptEmbedding
+from moviegen_data.curation.texts import read_texts
+
+_WANTED = "the folder of the CLIP-type model that ConceptEmbedding has, with its tokenizer"
+_DECIMALS = 6  # sums differ in their last digits between machines, and a verdict must not
+_BLOCK = 4096  # clips compared at a time
+
+
+class TextRetrieval(SetStage):
+    """Annotates the clips that are nearer to one of some texts than to any of some others: zero-shot retrieval, which drops nothing.
+
+    With the lists it has unless others are given it finds clips with humans, as the paper does by a taxonomy of 600 human verbs and
+    expressions (3.2.1). That taxonomy, its model and its thresholds are not published: the lists (`humans`: 600 actions and expressions
+    of people; `others`: animals, nature, places and things without them) and the way to decide are ours.
+
+    Annotations: `humans` (or what `annotation` says), true or false; and, where it is true, `humans_text`, the nearest text. Scores:
+    `humans_cosine`, of the nearest text, and `humans_margin`, how far that lies above the nearest of the others.
+
+    Args:
+        path: folder of the model by which `ConceptEmbedding` made the vectors. Its words are compared as they are: what X-CLIP makes of
+            them in sight of a video is left out.
+        queries: texts to be found: a list, the path of a file with one a line (`#` begins a comment), or `humans`.
+        others: texts of all else, in the same forms, or `others`. None compares with nothing: `min_cosine` alone decides.
+        annotation: what the annotation is called.
+        min_margin: least margin.
+        min_cosine: least cosine, from -1 to 1; None asks for none. What is near differs widely from model to model: look at the scores.
+        vector: the vectors compared, `concept` of `ConceptEmbedding`.
+        batch: texts embedded at a time.
+        device: `cpu`, `cuda`, ...; the GPU where there is one unless given.
+        dtype: precision of the model.
+
+    Raises:
+        UsageError: there are no texts, or nothing that decides; clips are not embedded before by the same model; on use: the folder holds
+            no such model, or a text is longer than it takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        queries: list[str] | str = "humans",
+        others: list[str] | str | None = "others",
+        annotation: str = "humans",
+        min_margin: float = 0.0,
+        min_cosine: float | None = None,
+        vector: str = "concept",
+        batch: int = 32,
+        device: str | None = None,
+        dtype: Dtype = "float32",
+    ) -> None:
+        require_at_least(1, batch=batch)
+        if others is None and min_cosine is None:
+            advice = "give `others`, or `min_cosine`"
+            raise UsageError("others=None and min_cosine=None were given to TextRetrieval", "then nothing decides what is found", advice)
+        if min_cosine is not None and not -1 <= min_cosine <= 1:
+            raise UsageError(f"min_cosine={min_cosine} was given to TextRetrieval", "a cosine is from -1 to 1", "give e.g. 0.2")
+        self.path, self.annotation, self.vector = path, annotation, vector
+        self.queries = read_texts(queries, name="queries", stage="TextRetrieval")
+        self.others = [] if others is None else read_texts(others, name="others", stage="TextRetrieval")
+        self.min_margin, self.min_cosine = min_margin, min_cosine
+        self.batch, self.device, self.dtype = batch, device, dtype
+        self.uses_gpu = device != "cpu"
+
+    def fingerprint(self) -> str:
+        return "\n".join([fingerprint_of(self.path), *self.queries, "", *self.others])
+
+    def check_among(self, stages: Sequence[Stage]) -> None:
+        """Refuse vectors that no stage before this makes, or another model than this one's."""
+        before = stages[: stages.index(self)]
+        makers = [stage for stage in before if isinstance(stage, ConceptEmbedding) and stage.vector == self.vector]
+        if makers and Path(makers[-1].path).expanduser().resolve() != Path(self.path).expanduser().resolve():
+            exists = f"the vectors {self.vector!r} are made by the model in {makers[-1].path}"
+            raise UsageError(f"path={self.path} was given to TextRetrieval", exists, "give both stages one path")
+
+    def apply(self, clips: Sequence[Clip]) -> Sequence[Clip]:
+        """Annotate the clips."""
+        if not clips:
+            return clips
+        own = unit_vectors(list(clips), self.vector, stage="TextRetrieval", maker="ConceptEmbedding")
+        wanted, unwanted = self._vectors
+        if own.shape[1] != wanted.shape[1]:
+            exists = f"the clips' vectors {self.vector!r} have {own.shape[1]} numbers, the texts' {wanted.shape[1]}"
+            raise UsageError(f"path={self.path} was given to TextRetrieval", exists, f"give {_WANTED}")
+        found: list[Clip] = []
+        for start in range(0, len(clips), _BLOCK):
+            part = own[start : start + _BLOCK]
+            near = np.round(part @ wanted.T, _DECIMALS)
+            best = near.argmax(1)
+            rival = np.round(part @ unwanted.T, _DECIMALS).max(1) if len(unwanted) else np.full(len(part), -1.0)
+            for clip, text, cosine, other in zip(clips[start : start + _BLOCK], best, near.max(1), rival, strict=True):
+                found.append(self._judge(clip, self.queries[text], float(cosine), float(other)))
+        return found
+
+    def _judge(self, clip: Clip, text: str, cosine: float, other: float) -> Clip:
+        clip = clip.scored(**{f"{self.annotation}_cosine": cosine})
+        is_found = self.min_cosine is None or cosine >= self.min_cosine
+        if self.others:
+            margin = round(cosine - other, _DECIMALS)
+            clip = clip.scored(**{f"{self.annotation}_margin": margin})
+            is_found = is_found and margin >= self.min_margin
+        told = {f"{self.annotation}_text": text} if is_found else {}
+        return clip.annotated(**{self.annotation: is_found}, **told)
+
+    @cached_property
+    def _vectors(self) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "o d"]]:
+        """The texts' embeddings, of length 1. The model is let go: it has nothing more to say."""
+        from transformers import AutoModel, AutoTokenizer
+
+        settings = {"stage": "TextRetrieval", "wanted": _WANTED}
+        network = load_network(AutoModel.from_pretrained, self.path, dtype=self.dtype, device=self.device, **settings)
+        if not hasattr(network, "get_text_features"):
+            exists = f"it is a {type(network).__name__}, which does not embed words beside pictures"
+            raise UsageError(f"the path {self.path} was given for TextRetrieval", exists, f"give {_WANTED}")
+        tokenizer = load_part(AutoTokenizer.from_pretrained, self.path, **settings)
+        embedded = self._embed(network, tokenizer, [*self.queries, *self.others])
+        return embedded[: len(self.queries)], embedded[len(self.queries) :]
+
+    @torch.no_grad()
+    def _embed(self, network: nn.Module, tokenizer: Any, texts: list[str]) -> Float[np.ndarray, "n d"]:
+        most = int(network.config.text_config.max_position_embeddings)
+        lengths = [len(tokens) for tokens in tokenizer(texts)["input_ids"]]
+        if max(lengths) > most:
+            longest = texts[lengths.index(max(lengths))]
+            exists = f"it has {max(lengths)} tokens, and the model takes {most}"
+            raise UsageError(f"the text {longest!r} was given to TextRetrieval", exists, "say it in fewer words")
+        # SigLIP saw nothing but texts filled up to its length (as its documentation says); for the others padding is masked out.
+        fills_up = network.config.model_type.startswith("siglip")
+        padding = {"padding": "max_length", "max_length": most} if fills_up else {"padding": True}
+        inputs = tokenizer(texts, return_tensors="pt", return_attention_mask=True, **padding)
+
+        def embed(rows: Tensor) -> Tensor:
+            own_tokens, own_mask = rows.unbind(1)
+            masked = {} if fills_up else {"attention_mask": own_mask}
+            features = network.get_text_features(input_ids=own_tokens, **masked)
+            return getattr(features, "pooler_output", features)
+
+        device = pick_device(self.device, stage="TextRetrieval")
+        rows = torch.stack([inputs["input_ids"], inputs["attention_mask"]], 1)
+        made = in_equal_batches(embed, rows, size=min(self.batch, len(texts)), device=device)
+        return nn.functional.normalize(made, dim=1).numpy()

@@ -1,0 +1,55 @@
+"""Captions that name one of some words."""
+
+import pickle
+
+import pytest
+
+from moviegen_core.errors import UsageError
+from moviegen_data.curation import Clip
+from moviegen_data.curation.stages.mentions import Mentions
+
+
+def said(caption, **settings):
+    stage = pickle.loads(pickle.dumps(Mentions(**settings)))
+    return stage.apply(Clip(key="a", source="a.mp4", caption=caption), None)
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        ("A man's hat lies on a chair.", ["man"]),
+        ("A man’s hat", ["man"]),
+        ("Two WOMEN and a child, both smiling; the women wave", ["women", "child", "smiling"]),
+        ("A man-made lake near the Isle of Mankind", None),
+        ("The womanizer's manual", None),
+        ("A dog runs over a field", None),
+        ("(people)", ["people"]),
+    ],
+)
+def test_words_count_whole(caption, found):
+    clip = said(caption)
+    assert clip.annotations.get("mentions") == found
+    assert (clip.drop is None) == (found is not None)
+
+
+def test_terms_of_ones_own(tmp_path):
+    file = tmp_path / "terms.txt"
+    file.write_text("# of sport\n\ntable tennis\ntable\nC++ (the language)  # regular expressions mean nothing here\n")
+    assert said("He plays table  tennis on a table", terms=str(file)).annotations["mentions"] == ["table tennis", "table"]
+    assert said("Writing C++ (the language)", terms=str(file)).drop is None
+    drop = said("A cat", terms=["dog", "dog", "horse"]).drop
+    assert (drop.reason, drop.measured, drop.wanted) == ("does not mention it", "A cat", "one of 2 terms")
+
+
+def test_what_it_cannot_look_at_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match="the clip a has none"):
+        said("")
+    with pytest.raises(UsageError, match="the nearest list is 'people'"):
+        Mentions(terms="poeple")
+    with pytest.raises(UsageError, match="no text in it"):
+        Mentions(terms=[" "])
+    with pytest.raises(UsageError, match="cannot be read as text"):
+        Mentions(terms=str(tmp_path))
+    (tmp_path / "latin.txt").write_bytes("Müller".encode("latin-1"))
+    with pytest.raises(UsageError, match="cannot be read as text"):
+        Mentions(terms=str(tmp_path / "latin.txt"))

@@ -1,0 +1,163 @@
+"""Retrieval by texts with tiny random models, against what transformers says of the same words and pictures."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+    SiglipTextConfig,
+    SiglipVisionConfig,
+)
+
+from moviegen_core.errors import UsageError
+from moviegen_data.curation import Clip
+from moviegen_data.curation.stages.concept_embedding import ConceptEmbedding
+from moviegen_data.curation.stages.concepts import ConceptResampling
+from moviegen_data.curation.stages.retrieval import TextRetrieval
+from moviegen_data.curation.texts import read_texts
+
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SEEN = {**SIZES, "image_size": 32, "patch_size": 16}
+QUERIES, OTHERS = ["a dog runs", "the dog sits and runs over the floor"], ["a red ball", "the blue sky", "a square"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer):
+    """One that ends texts, as CLIP's does, which looks for a text's meaning there."""
+    own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    own.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", tokenizer.eos_token_id)])
+    return PreTrainedTokenizerFast(tokenizer_object=own, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", bos_token="<start>")
+
+
+@pytest.fixture(scope="module", params=["clip", "siglip"])
+def folder(request, tmp_path_factory, tokenizer):
+    made = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    words = {**SIZES, **ids, "vocab_size": 50, "max_position_embeddings": 12}
+    if request.param == "clip":
+        texts, pictures = CLIPTextConfig(**words), CLIPVisionConfig(**SEEN)
+        model = CLIPModel(CLIPConfig(text_config=texts.to_dict(), vision_config=pictures.to_dict(), projection_dim=16))
+    else:
+        texts, pictures = SiglipTextConfig(**words), SiglipVisionConfig(**SEEN)
+        model = SiglipModel(SiglipConfig(text_config=texts.to_dict(), vision_config=pictures.to_dict()))
+    for weights in model.parameters():  # random enough for texts to differ
+        torch.nn.init.normal_(weights, std=0.3)
+    model.save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    return made
+
+
+def stage_of(folder, **settings):
+    return TextRetrieval(**{"path": str(folder), "device": "cpu", "queries": QUERIES, "others": OTHERS, **settings})
+
+
+def clips_of(vectors):
+    return [Clip(key=f"k{number}", source="a.mp4").embedded(concept=vector) for number, vector in enumerate(vectors)]
+
+
+@torch.no_grad()
+def cosines(folder, vectors, tokenizer):
+    """Of vectors and texts, each text alone; by the model as transformers runs it, on pictures that do not matter."""
+    kind = SiglipModel if "siglip" in folder.name else CLIPModel
+    model = kind.from_pretrained(folder).eval()
+    filled = {"padding": "max_length", "max_length": 12} if kind is SiglipModel else {}
+    rows = []
+    for text in [*QUERIES, *OTHERS]:
+        inputs = dict(tokenizer(text, return_tensors="pt", **filled))
+        tokens = {"input_ids": inputs["input_ids"]}
+        rows.append(model(**tokens, pixel_values=torch.zeros(1, 3, 32, 32)).text_embeds[0])
+    return torch.nn.functional.normalize(torch.as_tensor(vectors, dtype=torch.float32), dim=1) @ torch.stack(rows).T
+
+
+def test_scores_are_the_models_own(folder, tokenizer):
+    vectors = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float16)
+    stage = pickle.loads(pickle.dumps(stage_of(folder, batch=2)))
+    given = clips_of(vectors)
+    found = stage.apply(given)
+    expected = cosines(folder, vectors, tokenizer)
+    near, rival = expected[:, :2].max(1), expected[:, 2:].max(1).values
+    assert [clip.key for clip in found] == [clip.key for clip in given]
+    np.testing.assert_allclose([clip.scores["humans_cosine"] for clip in found], near.values, atol=1e-4)
+    np.testing.assert_allclose([clip.scores["humans_margin"] for clip in found], near.values - rival, atol=1e-4)
+    humans = [clip.annotations["humans"] for clip in found]
+    assert humans == (near.values >= rival).tolist() and 0 < sum(humans) < 40
+    assert [clip.annotations.get("humans_text") for clip in found] == [
+        QUERIES[text] if human else None for text, human in zip(near.indices, humans, strict=True)
+    ]
+    assert all(clip.drop is None for clip in found)
+    assert [clip.to_json() for clip in stage.apply(given[:3])] == [clip.to_json() for clip in found[:3]]  # whoever stands beside them
+
+
+def test_limits(folder, tokenizer):
+    vectors = np.random.default_rng(1).normal(size=(40, 16)).astype(np.float16)
+    expected = cosines(folder, vectors, tokenizer)
+    near, margin = expected[:, :2].max(1).values, expected[:, :2].max(1).values - expected[:, 2:].max(1).values
+    low, wide = float(near.mean()), float(margin.mean())
+    for settings, wanted in (
+        ({"min_cosine": low, "others": None}, near >= low),
+        ({"min_cosine": low, "min_margin": wide}, (near >= low) & (margin >= wide)),
+    ):
+        found = stage_of(folder, annotation="dogs", **settings).apply(clips_of(vectors))
+        assert [clip.annotations["dogs"] for clip in found] == wanted.tolist()
+        assert ("dogs_margin" in found[0].scores) == (settings.get("others", OTHERS) is not None)
+    for settings in ({"others": None}, {"min_cosine": 1.5}, {"batch": 0}, {"queries": []}):
+        with pytest.raises(UsageError):
+            stage_of(folder, **settings)
+
+
+def test_what_is_found_is_preserved(folder, tokenizer):
+    pytest.importorskip("faiss", reason="the extra `curation` is not installed")
+    vectors = np.random.default_rng(2).normal(size=(60, 16)).astype(np.float16)
+    found = ConceptResampling(share=0.2, num_clusters=4, preserve={"humans": True}).apply(stage_of(folder).apply(clips_of(vectors)))
+    humans = [clip for clip in found if clip.annotations["humans"]]
+    others = [clip for clip in found if not clip.annotations["humans"]]
+    assert all(clip.drop is None for clip in humans)
+    assert sum(clip.drop is None for clip in others) == round(0.2 * len(others))
+
+
+def test_what_does_not_fit_is_an_error(folder, tmp_path):
+    with pytest.raises(UsageError, match="k0 has the vectors: none"):
+        stage_of(folder).apply([Clip(key="k0", source="a.mp4")])
+    with pytest.raises(UsageError, match="have 3 numbers, the texts' 16"):
+        stage_of(folder).apply(clips_of(np.ones((2, 3), np.float16)))
+    long = "a dog " * 9
+    with pytest.raises(UsageError, match="a dog a dog.* it has 19 tokens, and the model takes 12"):
+        stage_of(folder, others=[long]).apply(clips_of(np.ones((2, 16), np.float16)))
+    with pytest.raises(UsageError, match="no such folder"):
+        stage_of(tmp_path / "absent").apply(clips_of(np.ones((2, 16), np.float16)))
+    assert stage_of(folder).apply([]) == []
+    embedding, other = ConceptEmbedding(path=str(folder)), ConceptEmbedding(path=str(tmp_path))
+    own = stage_of(f"{folder}/../{folder.name}")
+    own.check_among([embedding, own, other])
+    with pytest.raises(UsageError, match="made by the model in"):
+        own.check_among([other, own])
+
+
+def test_another_list_is_another_run(folder, tmp_path):
+    file = tmp_path / "queries.txt"
+    file.write_text("a dog\n")
+    first = stage_of(folder, queries=str(file))
+    file.write_text("a dog\na cat # too\n")
+    second = stage_of(folder, queries=str(file))
+    assert second.queries == ["a dog", "a cat"] and first.fingerprint() != second.fingerprint()
+    moved = stage_of(folder, queries=["a dog", "a red ball"], others=OTHERS[1:])  # the same texts in all
+    assert moved.fingerprint() != stage_of(folder, queries=["a dog"], others=OTHERS).fingerprint()
+
+
+def test_the_lists_that_come_along():
+    """As many texts of people as in 3.2.1, and none of them among the others."""
+    humans, others = (read_texts(name, name="queries", stage="TextRetrieval") for name in ("humans", "others"))
+    assert len(humans) == 600 and len(others) > 200
+    assert not set(humans) & set(others)
+    assert not [text for text in others if {"person", "people", "man", "woman", "child"} & set(text.replace("without people", "").split())]
