@@ -5,10 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTextConfig,
     CLIPVisionConfig,
@@ -20,7 +22,8 @@ from transformers import (
 )
 
 from moviegen_core.errors import UsageError
-from moviegen_data.curation import Clip
+from moviegen_data import ShardReader
+from moviegen_data.curation import Clip, curate
 from moviegen_data.curation.stages.concept_embedding import ConceptEmbedding
 from moviegen_data.curation.stages.concepts import ConceptResampling
 from moviegen_data.curation.stages.retrieval import TextRetrieval
@@ -55,6 +58,7 @@ def folder(request, tmp_path_factory, tokenizer):
         torch.nn.init.normal_(weights, std=0.3)
     model.save_pretrained(made)
     tokenizer.save_pretrained(made)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(made)
     return made
 
 
@@ -142,6 +146,35 @@ def test_what_does_not_fit_is_an_error(folder, tmp_path):
     own.check_among([embedding, own, other])
     with pytest.raises(UsageError, match="made by the model in"):
         own.check_among([other, own])
+
+
+def test_from_films_to_shards(folder, make_film, tmp_path):
+    """Humans are what the films show less of: half as many others stay beside them, and the shards tell."""
+    media = tmp_path / "media"
+    media.mkdir()
+    for number in range(9):
+        make_film(media / f"{number}.mp4", seed=number)
+    model = {"path": str(folder), "device": "cpu"}
+    stages = {
+        "probe": {"class_path": "Probe"},
+        "embedding": {"class_path": "ConceptEmbedding", "init_args": {**model, "num_frames": 2}},
+        "humans": {"class_path": "TextRetrieval", "init_args": {**model, "queries": QUERIES, "others": OTHERS}},
+    }
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    curate(str(media), str(tmp_path / "all"), config=str(tmp_path / "all.yaml"))
+    told = metadata_of(tmp_path / "all")
+    margins = sorted(record["scores"]["humans_margin"] for record in told)
+    assert len(told) == 9 and margins[2] < margins[6]
+    stages["humans"]["init_args"]["min_margin"] = margins[6]  # three are humans
+    stages["share"] = {"class_path": "LeastShare", "init_args": {"having": {"humans": True}, "share": 0.6}}
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    curate(str(media), str(tmp_path / "some"), config=str(tmp_path / "some.yaml"))
+    assert sorted(record["humans"] for record in metadata_of(tmp_path / "some")) == [False, False, True, True, True]
+
+
+def metadata_of(shards):
+    reader = ShardReader(str(shards))
+    return [reader[number].metadata for number in range(len(reader))]
 
 
 def test_another_list_is_another_run(folder, tmp_path):
