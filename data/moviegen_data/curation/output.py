@@ -19,6 +19,7 @@ from moviegen_data.curation.facts import facts_of, without_file
 from moviegen_data.curation.pipeline import alive
 from moviegen_data.curation.publishing import publish
 from moviegen_data.curation.running import ends_the_run
+from moviegen_data.curation.sources import digest_of_sources
 from moviegen_data.curation.tries import DIED, KILLED, Tries, Watch
 from moviegen_data.curation.work import Results
 from moviegen_data.faults import SampleError
@@ -173,7 +174,9 @@ def plan_shards(folder: Path, root: Path, settings: ShardSettings, results: Resu
         settings: how clips become shards.
         results: what the last step left.
     """
-    told = hashlib.sha256(json.dumps([results.contents(), asdict(settings), __version__]).encode()).hexdigest()[:16]
+    told = hashlib.sha256(
+        json.dumps([results.contents(), asdict(settings), __version__, digest_of_sources(__name__)]).encode()
+    ).hexdigest()[:16]
     plan = [replace(clip, vectors={}) for clip in alive(results.read_all())]
     plan.sort(key=lambda clip: hashlib.sha256(f"{settings.seed} {clip.key}".encode()).digest())
     size, own = settings.max_samples, folder / f"shards-{told}"

@@ -11,6 +11,7 @@ from moviegen_core import __version__
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.plugins import plugin_host
 from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.sources import digest_of_sources
 from moviegen_data.curation.stage import Resources, SetStage, Stage
 
 
@@ -43,7 +44,7 @@ class Step:
     Args:
         number: its place, from 0.
         stages: the stages.
-        digest: hash of the stages' settings; names the folder of the results.
+        digest: hash of the stages' settings, programs and files; names the folder of the results.
     """
 
     number: int
@@ -81,18 +82,19 @@ def steps_of(stages: Sequence[Named]) -> list[Step]:
     for _, group in groupby(kinds):
         members = tuple(stages[start : start + len(list(group))])
         start += len(members)
-        told = [(named.name, dict(named.settings), _source(type(named.stage)), named.stage.fingerprint()) for named in members]
+        told = [(named.name, dict(named.settings), _text(type(named.stage)), named.stage.fingerprint()) for named in members]
         digest = hashlib.sha256(repr((told, __version__)).encode()).hexdigest()[:16]  # by repr: 1, 1.0 and "1" are not the same
         steps.append(Step(len(steps), members, digest))
     return steps
 
 
-def _source(kind: type[Stage]) -> str:
-    """The text of a stage's class, where there is some: whoever writes a stage changes it more often than its version."""
+def _text(kind: type[Stage]) -> str:
+    """The program of a stage: what it imports changes more often than a version. Of a notebook's, which has no file, the class alone."""
     try:
-        return inspect.getsource(kind)
+        own = inspect.getsource(kind)
     except (OSError, TypeError):
-        return ""
+        own = ""
+    return own + digest_of_sources(kind.__module__)
 
 
 def _named(name: str, entry: Any) -> Named:

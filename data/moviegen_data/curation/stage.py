@@ -20,6 +20,7 @@ from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.lazy import Lazy
 from moviegen_data.curation.media import Media
+from moviegen_data.curation.sources import digest_of_sources
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,12 @@ class Function(ClipStage):
         return self._function()(clip, media, **self.arguments)
 
     def fingerprint(self) -> str:
-        """The function's source, where there is some."""
+        """The function's program: its text and that of its module, where there is some."""
         try:
-            return inspect.getsource(self._function())
+            own = inspect.getsource(self._function())
         except (OSError, TypeError):
-            return ""
+            own = ""
+        return own + digest_of_sources(self.path.partition(":")[0])
 
     def _function(self) -> Any:
         module, _, name = self.path.partition(":")

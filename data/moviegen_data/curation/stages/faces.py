@@ -9,6 +9,7 @@ from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.face_models import Face, FaceModel
 from moviegen_data.curation.looking import MAX_SIDE, stretch
 from moviegen_data.curation.media import Media
+from moviegen_data.curation.sources import digest_of_sources
 from moviegen_data.curation.stage import ClipStage
 
 _MOST_LOOKS = 120  # the longest video of Table 39
@@ -60,7 +61,7 @@ class Faces(ClipStage):
         self.num_references = num_references
 
     def fingerprint(self) -> str:
-        return self.faces.fingerprint()
+        return self.faces.fingerprint() + digest_of_sources(type(self.faces).__module__)
 
     def apply(self, clip: Clip, media: Media) -> Clip:
         """Look at one frame of every second."""
