@@ -6,6 +6,7 @@
 One interpreter imports everything and forks the processes of one mesh after the other. Each process leaves FOLDER/MESH_RANK.pt.
 """
 
+import faulthandler
 import logging
 import math
 import multiprocessing
@@ -43,6 +44,7 @@ VARIANTS = {
     "all_to_all": {"context_method": "all_to_all"},
     "gathered": {"reshard_after_forward": False},
 }
+RAN_TWICE = "ran twice:"
 STEPS, MICRO_BATCHES, SAMPLES = 10, 2, 4
 LATENT = (4, 3, 3, 3)  # 27 tokens: no number of processes divides them
 CAPTIONS = ["a red ball moves left", "two squares", "", "a green star on a very long and winding road"]
@@ -215,13 +217,26 @@ def _enter(rank, count, port, function, arguments):
     os.environ.update({name: str(value) for name, value in place.items()})
     if count == 1:
         os.environ.pop("LOCAL_RANK")
+    faulthandler.enable()
     function(*arguments)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def fork(count, function, *arguments):
-    """Run a function in `count` forked processes that find each other; an exit code other than 0 is an error."""
+    """Run a function in `count` forked processes that find each other; an exit code other than 0 is an error.
+
+    Where a process was killed by a signal, as by a fault in torch or gloo, they run once more, and stderr tells of it.
+    """
+    codes = _exit_codes(count, function, arguments)
+    if min(codes) < 0:
+        print(f"{RAN_TWICE} {function.__name__}{arguments}, after the exit codes {codes}", file=sys.stderr, flush=True)
+        codes = _exit_codes(count, function, arguments)
+    if any(codes):
+        raise SystemExit(f"{function.__name__}{arguments}: exit codes {codes}")
+
+
+def _exit_codes(count, function, arguments):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -231,9 +246,7 @@ def fork(count, function, *arguments):
         process.start()
     for process in processes:
         process.join()
-    codes = [process.exitcode for process in processes]
-    if any(codes):
-        raise SystemExit(f"{function.__name__}{arguments}: exit codes {codes}")
+    return [process.exitcode for process in processes]
 
 
 def quiet():

@@ -25,6 +25,8 @@ TOLERANCE = 1e-4
 def start(folder, *meshes):
     done = subprocess.run([sys.executable, WORKER, folder, *meshes], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    if "ran twice:" in done.stderr:
+        (folder / "crashes.txt").write_text(done.stderr)
     return folder
 
 
@@ -85,6 +87,16 @@ def test_a_mesh_equals_one_process(folder, mesh):
 @pytest.mark.parametrize(("reference", "mesh"), OTHERS)
 def test_orthogonalised_momentum_grown_stages_and_plain_backbones(folder, reference, mesh):
     check_equal_to_one_process(folder, mesh, reference)
+
+
+def test_no_process_crashed(folder):
+    """A fault in torch or gloo, seen once in some hundred runs of all tests and not understood, is told and not hidden."""
+    if (folder / "crashes.txt").exists():
+        told = (folder / "crashes.txt").read_text()
+        at = max(told.find("Fatal Python error"), 0)
+        pytest.skip(
+            f"a process was killed, and its mesh {told[told.find('ran twice:') :].splitlines()[0]}; {' | '.join(told[at:][:3000].split())}"
+        )
 
 
 @pytest.mark.parametrize("mesh", MESHES)
