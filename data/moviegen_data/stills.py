@@ -106,5 +106,6 @@ def _picture(reformatter: VideoReformatter, frame: VideoFrame, aspect: float, ma
         format="rgb24",
         src_color_range=int(frame.color_range),
         dst_color_range=ColorRange.JPEG,
+        threads=1,  # by default there are as many as cores, and starting them takes longer than all else
     )
     return np.ascontiguousarray(np.rot90(picture.to_ndarray(), quarter_turns(frame)))

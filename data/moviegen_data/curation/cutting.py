@@ -90,7 +90,7 @@ class _Picture:
         """Append a frame."""
         width, height = self.size
         how = {"width": width, "height": height, "src_color_range": int(frame.color_range), "dst_color_range": int(frame.color_range)}
-        made = self.reformatter.reformat(frame, format="yuv420p", **how)
+        made = self.reformatter.reformat(frame, format="yuv420p", threads=1, **how)
         if self.turns:
             made = _turned(made, self.turns)
         self.last = max(self.last + 1, round(time_s / _CLOCK))

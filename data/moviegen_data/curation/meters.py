@@ -58,7 +58,8 @@ class ContentMeter:
         cv2 = self._cv2
         scale = min(1.0, CONTENT_SIDE_PX / max(frame.width, frame.height))
         size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-        picture = self._reformatter.reformat(frame, *size, "bgr24", interpolation=Interpolation.FAST_BILINEAR).to_ndarray()
+        # By default it starts as many threads as there are cores, which takes longer than a short film.
+        picture = self._reformatter.reformat(frame, *size, "bgr24", interpolation=Interpolation.FAST_BILINEAR, threads=1).to_ndarray()
         colours = cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)
         change = 0.0
         if self._before is not None and self._before.shape == colours.shape:
@@ -140,7 +141,7 @@ class _Scaled:
         self._reformatter, self._count = VideoReformatter(), 0
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        picture = self._reformatter.reformat(frame, *self.size, "yuv420p", interpolation=Interpolation.AREA)
+        picture = self._reformatter.reformat(frame, *self.size, "yuv420p", interpolation=Interpolation.AREA, threads=1)
         picture.pts, picture.time_base = self.next_pts(), Fraction(1, 1000)
         return picture
 

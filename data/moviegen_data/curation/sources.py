@@ -4,7 +4,6 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -19,27 +18,25 @@ def digest_of_sources(module: str) -> str:
     out, and so are modules without text, as compiled ones.
 
     Args:
-        module: its name; it is loaded.
+        module: its name.
     """
     packages = {module.partition(".")[0], *_OWN}
     told = getattr(sys.modules.get(module), "__file__", None)
-    files = {module: Path(told) if told else None}
-    found: dict[str, str] = {}
+    paths: dict[str, Path | None] = {module: Path(told) if told else _path(module)}
     open_names = [module]
     while open_names:
         name = open_names.pop()
-        if name in found or name.partition(".")[0] not in packages:
-            continue
-        path = files.get(name) or _path(name)
-        found[name] = path.read_text(encoding="utf-8", errors="replace") if path and path.suffix == ".py" and path.is_file() else ""
-        if path and found[name]:
-            open_names.extend(_imported(found[name], name, is_package=path.name == "__init__.py"))
+        path = paths.setdefault(name, _path(name))
+        imported = _imported(name, path) if path else []
+        open_names.extend(other for other in imported if other not in paths and other.partition(".")[0] in packages)
     total = hashlib.sha256()
-    for name in sorted(name for name, text in found.items() if text):
-        total.update(f"{name}\0{found[name]}\0".encode())
+    for name, path in sorted(paths.items()):
+        if path:
+            total.update(f"{name}\0{_text(path)}\0".encode())
     return total.hexdigest()
 
 
+@cache
 def _path(name: str) -> Path | None:
     """The file of a module; None where there is none."""
     top, *parts = name.split(".")
@@ -51,34 +48,41 @@ def _path(name: str) -> Path | None:
     return None
 
 
-def _imported(text: str, name: str, *, is_package: bool) -> Iterator[str]:
-    """Names of the modules that a text imports, and some that are none."""
-    for node in _nodes(text):
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.suffix == ".py" and path.is_file() else ""
+
+
+@cache
+def _imported(name: str, path: Path) -> list[str]:
+    """Names of the modules that a module imports, and some that are none."""
+    found = []
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = name.split(".")[: len(name.split(".")) - node.level + is_package] if node.level else []
+            parts = name.split(".")
+            above = parts[: len(parts) - node.level + (path.name == "__init__.py")] if node.level else []
             origin = ".".join([*above, *([node.module] if node.module else [])])
-            yield origin
+            found.append(origin)
             for alias in node.names:
-                yield f"{origin}.{alias.name}"
-                yield from (f"{origin}.{module}" for module in _lazy(origin, alias.name))
+                found += [f"{origin}.{alias.name}", *_lazy(origin, alias.name)]
+    return found
 
 
-def _lazy(package: str, name: str) -> Iterator[str]:
-    """Where a package takes a name from that it imports on first use, by a table in its text from names to modules."""
-    if package.partition(".")[0] not in _OWN:
-        return
-    path = _path(package)
-    for node in _nodes(path.read_text(encoding="utf-8")) if path and path.name == "__init__.py" else ():
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and key.value == name and isinstance(value, ast.Constant):
-                    yield str(value.value)
+def _lazy(package: str, name: str) -> list[str]:
+    """Where a package of moviegen takes a name from that it imports on first use, by the table in its text from names to modules."""
+    path = _path(package) if package.partition(".")[0] in _OWN else None
+    if path is None or path.name != "__init__.py":
+        return []
+    pairs = [pair for node in _nodes(path) if isinstance(node, ast.Dict) for pair in zip(node.keys, node.values, strict=True)]
+    constant = [(key.value, value.value) for key, value in pairs if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)]
+    return [f"{package}.{module}" for key, module in constant if key == name]
 
 
-def _nodes(text: str) -> Iterator[ast.AST]:
+@cache
+def _nodes(path: Path) -> list[ast.AST]:
     try:
-        return ast.walk(ast.parse(text))
+        return list(ast.walk(ast.parse(_text(path))))
     except (SyntaxError, ValueError):  # it is not what was loaded, or is loaded by nobody
-        return iter(())
+        return []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moviegen_data.curation import sources
 from moviegen_data.curation.pipeline import Named, steps_of
 from moviegen_data.curation.sources import digest_of_sources
 
@@ -49,8 +50,14 @@ def package(tmp_path, monkeypatch):
     return tmp_path / name
 
 
+def forget():
+    """As a new process."""
+    for function in (digest_of_sources, sources._path, sources._text, sources._imported, sources._nodes):
+        function.cache_clear()
+
+
 def digest_of(package):
-    digest_of_sources.cache_clear()
+    forget()
     stage = importlib.import_module(f"{package.name}.stage").Mine()
     return steps_of([Named("s", stage, {"class_path": "Mine"})])[0].digest
 
@@ -77,12 +84,10 @@ def test_what_cannot_be_read_is_left_out(package):
 
 
 def test_names_of_a_lazy_package_lead_to_their_modules(monkeypatch):
-    import moviegen_data.curation.sources as sources
-
     read = []
     path_of = sources._path
+    forget()
     monkeypatch.setattr(sources, "_path", lambda name: read.append(name) or path_of(name))
-    digest_of_sources.cache_clear()
     digest_of_sources("moviegen_audio.curation")  # has `from moviegen_data.curation import Clip, Media, ...`
     assert {"moviegen_data.curation.clip", "moviegen_data.curation.media"} <= set(read)
     assert not any(name.startswith("torch") for name in read)

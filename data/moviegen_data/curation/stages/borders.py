@@ -6,6 +6,7 @@ from itertools import groupby, takewhile
 
 import numpy as np
 from jaxtyping import Bool, Float, Int16
+from numpy.lib.stride_tricks import sliding_window_view
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
@@ -23,6 +24,7 @@ _LEAST_FILM = 0.3  # of width and height
 _LEAST_TEXTURE = 0.005  # of a film's pixels differ from their neighbours by half a step; a plain shape's do not
 _MOST_LOOKS = 8
 # A film is sharper than the fill beside it, and the seam is steeper than either.
+_AROUND = np.array([*range(-10, -2), *range(3, 11)])  # lines beside a seam
 _FILL_SHARPNESS, _SEAM_STEEPNESS, _LEAST_FILL = 0.5, 2.5, 0.06
 
 
@@ -224,11 +226,10 @@ def _seam(pictures: Int16[np.ndarray, "n h w 3"]) -> int:
         return 0
     steepness, sharpness = _profiles(pictures)
     least, half = max(4, int(num_lines * _LEAST_FILL)), int(num_lines * (1.0 - _LEAST_FILM) / 2)
-    best, best_line = 0.0, 0
-    for line in range(least, half):
-        pair = min(_spike(steepness, line), _spike(steepness[::-1], line))
-        if pair > best:
-            best, best_line = pair, line
+    if least >= half:
+        return 0
+    pairs = np.minimum(_spikes(steepness, least, half), _spikes(steepness[::-1], least, half))
+    best, best_line = float(pairs.max()), least + int(pairs.argmax())
     if best < _SEAM_STEEPNESS:
         return 0
     outside = np.concatenate([sharpness[: best_line - 2], sharpness[num_lines - best_line + 2 :]]).mean()
@@ -246,10 +247,21 @@ def _profiles(pictures: Int16[np.ndarray, "n h w 3"]) -> tuple[Float[np.ndarray,
     return steepness, along
 
 
-def _spike(steepness: Float[np.ndarray, " h"], line: int) -> float:
-    """How much steeper a line, or its neighbour, is than those around it."""
-    around = np.concatenate([steepness[max(1, line - 10) : line - 2], steepness[line + 3 : line + 11]])
-    return float(steepness[line - 1 : line + 2].max() / (1.0 + np.quantile(around, 0.75)))
+def _spikes(steepness: Float[np.ndarray, " h"], first: int, end: int) -> Float[np.ndarray, " k"]:
+    """How much steeper the lines from `first` to before `end`, or their neighbours, are than those around them.
+
+    Args:
+        steepness: of 32 lines or more.
+        first: at least 4.
+        end: at most the middle, so that there are ten lines behind each.
+    """
+    lines = np.arange(first, end)
+    steepest = sliding_window_view(steepness, 3)[lines - 1].max(1)
+    # Near the first line, which differs from none before it, there are fewer to compare with.
+    near = [np.concatenate([steepness[1 : line - 2], steepness[line + 3 : line + 11]]) for line in lines[lines < 11]]
+    levels = [np.quantile(around, 0.75) for around in near]
+    levels.extend(np.quantile(steepness[lines[lines >= 11, None] + _AROUND], 0.75, axis=1))
+    return steepest / (1.0 + np.array(levels))
 
 
 def _shown_size(media: Media, looked: tuple[int, int]) -> tuple[int, int]:
