@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from moviegen_data import pack as packing
+from moviegen_data.datamodule import ShardData
 from moviegen_data.inspect import inspect
 from moviegen_data.pack import pack
 from moviegen_data.reader import ShardReader
@@ -184,6 +185,17 @@ def test_inspect_tells_and_counts_batches(folder, tmp_path, capsys):
     assert answer["lost"] == [{"cause": "a picture, where clips are wanted", "num_samples": 1, "keys": ["c"]}]
     with pytest.raises(ValueError, match="the three come together"):
         inspect(str(tmp_path / "out"), num_frames=8)
+
+
+def test_folders_whose_names_look_like_chained_urls(folder, tmp_path, monkeypatch):
+    (tmp_path / "a::b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder.rename("a::b/in")
+    assert pack("a::b/in", "a::b/out").num_samples == 3
+    for path in ("a::b/out", str(tmp_path / "a::b/out")):
+        assert inspect(path, json=True)["num_samples"] == 3
+        data = ShardData(urls=path, num_frames=8, height=16, width=16, fps=8.0, batch_size=2)
+        assert len(next(iter(data.train_dataloader())).metadata) == 2
 
 
 def test_inspect_names_bad_samples(make_shards, capsys):
