@@ -8,6 +8,7 @@ import errno
 import io
 import mmap
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from moviegen_data.faults import SampleError, SourceError
 _AT_ONCE = 4 << 20
 _ENOUGH = 256 << 20  # bytes of memory; a healthy file asks for less at a time
 _NO_FILES_LEFT = (errno.EMFILE, errno.ENFILE)  # which nothing in a file makes libav say
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _ADVICE = {
     errno.EMFILE: "allow more open files at a time, e.g. `ulimit -n 65536`",
     errno.ENFILE: "allow more open files at a time on this machine",
@@ -51,6 +53,29 @@ def read_file(path: str | Path) -> bytes:
     """
     with _told(path):
         return Path(path).read_bytes()
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """All bytes of a file; None where no file has this name, but perhaps a folder.
+
+    Raises:
+        SourceError: the system cannot read it.
+    """
+    with _told(path):
+        try:
+            return path.read_bytes() if stat.S_ISREG(mode_of(path)) else None
+        except FileNotFoundError:  # it has just gone away
+            return None
+
+
+def mode_of(path: Path) -> int:
+    """What kind of file it is, of a link what it leads to; 0 where that is nothing."""
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        if error.errno not in _LEADS_NOWHERE:
+            raise
+        return 0
 
 
 def fault(source: Any, cause: str, error: Exception, *, where: str = "") -> SampleError:

@@ -1,15 +1,21 @@
 """A folder of media becomes shards, and what does not is told."""
 
+import errno
 import io
 import json
 import os
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from moviegen_data import media_folder
 from moviegen_data import pack as packing
+from moviegen_data.curation import Clip, Media
+from moviegen_data.curation.stages.captions import SidecarCaptions
 from moviegen_data.datamodule import ShardData
+from moviegen_data.faults import SourceError
 from moviegen_data.inspect import inspect
 from moviegen_data.pack import pack
 from moviegen_data.reader import ShardReader
@@ -79,6 +85,36 @@ def test_sidecars(folder, tmp_path):
     (folder / "deep/b.v2.txt").write_text("  ")
     report = pack(str(folder), str(tmp_path / "out"), captions="sidecar")
     assert report.skipped.counts["no caption"] == 4 and _records(tmp_path / "out")["a"]["caption"] == "a film"
+
+
+def test_sidecars_that_are_no_files(folder, tmp_path):
+    (folder / "a.txt").write_bytes(b"\xef\xbb\xbfa film\r\nof \xff\r\n")
+    (folder / "c.txt").mkdir()
+    (folder / "deep/b.v2.txt").symlink_to("x" * 300)
+    report = pack(str(folder), str(tmp_path / "out"), captions="sidecar")
+    assert [(key, record["caption"]) for key, record in _records(tmp_path / "out").items()] == [("a", "a film\nof \ufffd")]
+    causes = {skip.key: skip.cause for skip in report.skipped.skips.values()}
+    assert causes["c.png"] == causes["deep/b.v2.mp4"] == "no caption"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize("step", ["stat", "read_bytes"])
+def test_sidecars_that_cannot_be_read_end_the_run(step, number, folder, tmp_path, monkeypatch):
+    (folder / "a.txt").write_text("a film")
+    do = getattr(Path, step)
+
+    def failing(path, **options):
+        if path.name == "a.txt":
+            raise OSError(number, os.strerror(number), str(path))
+        return do(path, **options)
+
+    monkeypatch.setattr(media_folder, "_visible", lambda root, skipped: [folder / "a.mp4"])  # which looks at it too
+    monkeypatch.setattr(Path, step, failing)
+    message = rf"a\.txt was to be read; the system says: {os.strerror(number)}; .*, then run the same command again"
+    with pytest.raises(SourceError, match=message):
+        pack(str(folder), str(tmp_path / "out"), captions="sidecar")
+    with pytest.raises(SourceError, match=message):
+        SidecarCaptions(absent="keep").apply(Clip("a", "a.mp4"), Media(folder / "a.mp4"))
 
 
 def test_keys_stay_unique(tmp_path, media_maker):
