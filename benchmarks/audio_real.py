@@ -15,9 +15,7 @@ dog is barking already when its film begins. Every film gets `--draws` sounds fr
 Spectrograms go to FOLDER/pictures, results to benchmarks/results/audio_real.json.
 """
 
-import argparse
 import json
-import os
 import shutil
 import statistics
 import time
@@ -29,7 +27,7 @@ from typing import Any
 import torch
 from dac_vae_real import machine, write_sheet
 from lightning.pytorch import LightningDataModule
-from measuring import RESULTS, write_record
+from measuring import media_parser, parse_media, write_record
 from torch import Tensor
 
 from moviegen_audio.opus import code_with_opus
@@ -53,8 +51,7 @@ REMEMBERED = 2  # pieces of each film that the model learns; the codec learns al
 
 def main() -> None:
     """Cut, train, generate, measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--media", type=Path, default=os.environ.get("MOVIEGEN_MEDIA"), help="folder with video/")
+    parser = media_parser(__doc__, output="audio_real.json")
     parser.add_argument("--folder", type=Path, default=Path("audio_real"), help="where shards, runs and pictures go")
     parser.add_argument("--codec_steps", type=int, default=1500, help="steps of the codec")
     parser.add_argument("--steps", type=int, default=2000, help="steps of the video-to-audio model")
@@ -62,10 +59,7 @@ def main() -> None:
     parser.add_argument("--sampling_steps", type=int, default=32, help="solver steps")
     parser.add_argument("--guidance_scale", type=float, default=1.0, help="how strictly the film is followed")
     parser.add_argument("--only", choices=["cut", "codec", "model", "measure"], help="one stage, where the earlier ones are done")
-    parser.add_argument("--output", type=Path, default=RESULTS / "audio_real.json", help="where results go")
-    arguments = parser.parse_args()
-    if arguments.media is None or not (arguments.media / "video").is_dir():
-        parser.error("give --media, or MOVIEGEN_MEDIA, a folder with video/")
+    arguments = parse_media(parser, "video")
     torch.set_num_threads(1)
     keep_freed_memory()
     folder = arguments.folder

@@ -18,7 +18,6 @@ of the clips made here beside them. Pictures of what each filter dropped and kep
 benchmarks/results/curation.json.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -29,10 +28,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import torch
-from curation_examples import Example, Maker
-from measuring import RESULTS, processor, write_record
+from curation_examples import TOLERANCE, Example, Maker, boundaries_of, use_one_thread
+from measuring import media_parser, parse_media, processor, write_record
 from PIL import Image, ImageDraw
 
 from moviegen_data.curation import Clip, Media
@@ -56,7 +53,6 @@ WORDS = {
     "jitter": ("jittery",),
 }
 USED = ("real",)  # kinds of clips that thresholds were chosen by
-TOLERANCE = 3  # frames
 
 
 @dataclass
@@ -110,17 +106,12 @@ def ratios(found: int, wrong: int, missed: int) -> dict[str, float | None]:
 
 def main() -> None:
     """Make, curate, judge, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--media", type=Path, default=os.environ.get("MOVIEGEN_MEDIA"), help="folder with video/")
+    parser = media_parser(__doc__, output="curation.json")
     parser.add_argument("--folder", type=Path, default=Path("curation"), help="where media, shards, report and sheets go")
     parser.add_argument("--small", action="store_true", help="a quarter of the clips, no large film, and no results written")
     parser.add_argument("--only", choices=["make", "curate", "judge"], help="one part, where the earlier ones are done")
-    parser.add_argument("--output", type=Path, default=RESULTS / "curation.json", help="where results go")
-    arguments = parser.parse_args()
-    if arguments.media is None or not (arguments.media / "video").is_dir():
-        parser.error("give --media, or MOVIEGEN_MEDIA, a folder with video/")
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    arguments = parse_media(parser, "video")
+    use_one_thread()
     folder, parts = arguments.folder, [arguments.only] if arguments.only else ["make", "curate", "judge"]
     spent: dict[str, float] = {}
     if "make" in parts:
@@ -210,8 +201,7 @@ def judge_scenes(verdicts: Verdicts, example: Example, clip: Clip, media: Media,
     """Count the changes of scene of a clip, and the clips taken from it that have one inside."""
     measures, found = media.measures, []
     tolerance = TOLERANCE / (len(measures) / measures.duration_s)
-    parts = stage.scenes_of(measures)
-    boundaries = [(before.end_s, after.start_s) for before, after in zip(parts, parts[1:])]
+    boundaries = boundaries_of(stage, measures)
     spans = {kind: [spanned(measures, each, tolerance) for each in getattr(example, kind)] for kind in ("changes", "dissolves")}
     for (first, last), span in zip(example.changes or (), spans["changes"]):
         hit = [place for place in boundaries if meet(place, span)]

@@ -1,4 +1,7 @@
-"""Labelled clips for `curation.py`: real films, scenes of the toy world, and clips made from both, which have what was put there."""
+"""Labelled clips for `curation.py`: real films, scenes of the toy world, and clips made from both, which have what was put there.
+
+`scenes.py` takes its shots from the same films, and has here what the two have in common.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +17,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from moviegen_core.media.video import write_video
 from moviegen_data.curation import Media
+from moviegen_data.curation.measures import Measures
+from moviegen_data.curation.stages.scenes import Scenes
 from moviegen_data.stills import read_stills
 from moviegen_data.toyworld import render_scenes
 from moviegen_data.toyworld.scene import GROUNDS
 
 Frames = UInt8[np.ndarray, "n h w 3"]
 Changes = Sequence[tuple[int, int]]
+Boundaries = list[tuple[float, float]]  # seconds at which one scene ends and the next begins
+TOLERANCE = 3  # frames between a change of scene and a boundary that is it
 WORDS = ("border", "jittery", "poor", "portrait", "short", "slow", "static", "text", "tiny", "wild")
 # The real films. What is not named does not hold of a film; a word with `?` is not judged, e.g. signs that may be read or not.
 FILMS = {
@@ -388,3 +395,18 @@ def faded(frames: Frames) -> Frames:
     out = frames.copy()
     out[-10:] = (out[-10:] * np.linspace(0.9, 0.0, 10)[:, None, None, None]).astype(np.uint8)
     return out
+
+
+# -- what both benchmarks do -----------------------------------------------------------------------------------------------------------
+
+
+def boundaries_of(stage: Scenes, measures: Measures) -> Boundaries:
+    """Where a stage finds that one scene ends and the next begins."""
+    parts = stage.scenes_of(measures)
+    return [(before.end_s, after.start_s) for before, after in zip(parts, parts[1:])]
+
+
+def use_one_thread() -> None:
+    """Have PyTorch and OpenCV take one core."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

@@ -9,7 +9,6 @@ each of which counts the same, at most `LONGEST_S` seconds of it: the untrained 
 Spectrograms go to FOLDER/pictures, results to benchmarks/results/dac_vae_real.json.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import RESULTS, processor, write_record
+from measuring import media_parser, parse_media, processor, write_record
 from PIL import Image
 from torch import Tensor
 
@@ -47,15 +46,11 @@ NUM_TOYS = 64
 
 def main() -> None:
     """Prepare, train, measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--media", type=Path, default=os.environ.get("MOVIEGEN_MEDIA"), help="folder with audio/ and video/")
+    parser = media_parser(__doc__, output="dac_vae_real.json")
     parser.add_argument("--folder", type=Path, default=Path("dac_vae_real"), help="where shards, runs and pictures go")
     parser.add_argument("--override", action="append", default=[], help="a further argument of the training, e.g. --seed_everything=1")
     parser.add_argument("--measure_only", action="store_true", help="measure the checkpoint that is in the folder")
-    parser.add_argument("--output", type=Path, default=RESULTS / "dac_vae_real.json", help="where results go")
-    arguments = parser.parse_args()
-    if arguments.media is None or not (arguments.media / "audio").is_dir():
-        parser.error("give --media, or MOVIEGEN_MEDIA, a folder with audio/ and video/")
+    arguments = parse_media(parser, "audio", "video")
     torch.set_num_threads(1)
     keep_freed_memory()
     folder = arguments.folder

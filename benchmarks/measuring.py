@@ -1,5 +1,6 @@
-"""What the benchmarks share: interleaved rounds, FLOPs, the roof of a transformer, the machine, and where results go."""
+"""What the benchmarks share: interleaved rounds, FLOPs, the roof of a transformer, the machine, where media are and results go."""
 
+import argparse
 import json
 import os
 import platform
@@ -142,6 +143,27 @@ def tell(setting: str, table: Mapping[str, Mapping[str, float]]) -> None:
     """Print a table of `compare` on a line."""
     told = (f"{name} {found['ms']:.0f} ms, {found.get('to_roof', found['to_ours_per_flop']):.3f};" for name, found in table.items())
     print(f"{setting}:", *told, flush=True)
+
+
+def media_parser(description: str | None, *, output: str) -> argparse.ArgumentParser:
+    """Arguments of a benchmark over real media, to which it adds its own; `parse_media` reads them.
+
+    Args:
+        description: the benchmark's docstring.
+        output: name of the file of results.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--media", type=Path, default=os.environ.get("MOVIEGEN_MEDIA"), help="folder of real media")
+    parser.add_argument("--output", type=Path, default=RESULTS / output, help="where results go")
+    return parser
+
+
+def parse_media(parser: argparse.ArgumentParser, *folders: str) -> argparse.Namespace:
+    """Read the command line; it ends where `--media` is no folder that holds some others."""
+    arguments = parser.parse_args()
+    if arguments.media is None or not all((arguments.media / folder).is_dir() for folder in folders):
+        parser.error(f"give --media, or MOVIEGEN_MEDIA, a folder with {' and '.join(f'{folder}/' for folder in folders)}")
+    return arguments
 
 
 def processor() -> str:

@@ -10,8 +10,6 @@ The rules of `Scenes` were made with clips of this kind and with shots of these 
 Results go to benchmarks/results/scenes.json.
 """
 
-import argparse
-import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +20,9 @@ import cv2
 import numpy as np
 import scenedetect
 import torch
-from curation_examples import CHANGES, DISSOLVES, FILMS, Frames
+from curation_examples import CHANGES, DISSOLVES, FILMS, TOLERANCE, Boundaries, Frames, boundaries_of, use_one_thread
 from jaxtyping import Float
-from measuring import RESULTS, processor, write_record
+from measuring import media_parser, parse_media, processor, write_record
 
 from moviegen_core.media.video import write_video
 from moviegen_data.curation import Media
@@ -32,10 +30,8 @@ from moviegen_data.curation.stages.scenes import Scenes
 from moviegen_data.stills import read_stills
 
 FPS, WIDTH, HEIGHT, MOST_S, SHORTEST = 25.0, 256, 144, 16.0, 30
-TOLERANCE = 3  # frames
 COUNTS = {"cut": 60, "cut in motion": 40, "cut in the dark": 40, "fade": 40, "dissolve": 100}
 WHOLE = ("plain", "pan", "zoom", "shake", "sway", "whip", "light", "flicker", "noise", "title")
-Boundaries = list[tuple[float, float]]  # seconds at which one scene ends and the next begins
 
 
 @dataclass(frozen=True)
@@ -226,8 +222,7 @@ def by_scenes(**settings: bool) -> Callable[[Media], Boundaries]:
     stage = Scenes(**settings)
 
     def find(media: Media) -> Boundaries:
-        parts = stage.scenes_of(media.measures)
-        return [(before.end_s, after.start_s) for before, after in zip(parts, parts[1:])]
+        return boundaries_of(stage, media.measures)
 
     return find
 
@@ -262,16 +257,11 @@ FINDERS = {
 
 def main() -> None:
     """Mix, find, count, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--media", type=Path, default=os.environ.get("MOVIEGEN_MEDIA"), help="folder with video/")
+    parser = media_parser(__doc__, output="scenes.json")
     parser.add_argument("--seed", type=int, default=1, help="of what is mixed")
     parser.add_argument("--share", type=float, default=1.0, help="share of the clips; below 1 no results are written")
-    parser.add_argument("--output", type=Path, default=RESULTS / "scenes.json", help="where results go")
-    arguments = parser.parse_args()
-    if arguments.media is None or not (arguments.media / "video").is_dir():
-        parser.error("give --media, or MOVIEGEN_MEDIA, a folder with video/")
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    arguments = parse_media(parser, "video")
+    use_one_thread()
     mixes = Mixer(arguments.media / "video", arguments.seed).all(arguments.share)
     clips, found, wrong = Counter[str](), defaultdict(Counter[str]), defaultdict(Counter[str])
     with tempfile.TemporaryDirectory() as folder:

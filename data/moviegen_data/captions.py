@@ -1,5 +1,6 @@
 """Captions of a folder of media: a csv, a json, or a text file beside each medium."""
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen_core.errors import UsageError
+from moviegen_data.media_files import read_if_there
 from moviegen_data.tables import read_table
 
 _FILES = ("file", "filename", "file_name", "path", "video", "image")
@@ -40,11 +42,10 @@ def read_captions(source: str, folder: Path, media: list[Path], *, column: str |
 
     Raises:
         UsageError: the file is absent, of an unknown kind, or without the columns.
+        SourceError: the system cannot read a medium's `NAME.txt`.
     """
     if source == "sidecar":
-        sidecars = {path: path.with_suffix(".txt") for path in media}
-        texts = {path: text.read_text(encoding="utf-8-sig", errors="replace").strip() for path, text in sidecars.items() if text.is_file()}
-        return Captions({path.resolve(): {"caption": text} for path, text in texts.items() if text})
+        return Captions({medium.resolve(): {"caption": text} for medium in media if (text := (caption_beside(medium) or "").strip())})
     path = Path(source).expanduser()
     if not path.is_file():
         raise UsageError(
@@ -64,6 +65,16 @@ def read_captions(source: str, folder: Path, media: list[Path], *, column: str |
         else:
             captions.absent.append(name)
     return captions
+
+
+def caption_beside(medium: Path) -> str | None:
+    """What `NAME.txt` beside a medium says; None where there is no such file.
+
+    Raises:
+        SourceError: the system cannot read it.
+    """
+    content = read_if_there(medium.with_suffix(".txt"))
+    return None if content is None else io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", errors="replace").read()
 
 
 def _can_be(name: str) -> bool:

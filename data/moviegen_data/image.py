@@ -64,7 +64,7 @@ def _upright(picture: Image.Image) -> Image.Image:
     """A picture turned as its camera says; as it lies where that cannot be read, which is what viewers do."""
     try:
         turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - damaged EXIF makes Pillow raise whatever its bytes lead to
         return picture
     return picture if turn is None else picture.transpose(turn)
 

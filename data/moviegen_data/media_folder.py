@@ -1,6 +1,5 @@
 """The media of a folder, their names in shards, and what else lies in it."""
 
-import errno
 import os
 import re
 import stat
@@ -12,9 +11,9 @@ from moviegen_data.audio import EXTENSIONS as SOUNDS
 from moviegen_data.decoding import VIDEOS
 from moviegen_data.faults import Skip, SkipReport
 from moviegen_data.image import EXTENSIONS as IMAGES
+from moviegen_data.media_files import mode_of
 
 _KINDS = (*VIDEOS, *IMAGES, *SOUNDS)
-_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def keyed_media(root: Path) -> tuple[list[tuple[str, Path]], SkipReport]:
@@ -46,7 +45,7 @@ def media_in(root: Path, skipped: SkipReport, *, captions: str | None = None) ->
     for path in sorted(_visible(root, skipped)):
         name = str(path.relative_to(root))
         try:
-            mode = _mode(path)
+            mode = mode_of(path)
         except PermissionError:  # its folder may be listed and no more
             skipped.add(Skip(str(root), name, "may not be read"))
             continue
@@ -83,16 +82,6 @@ def keyed(media: list[Path], root: Path) -> list[tuple[str, Path]]:
             key = f"{base}_{last[base]}"
         keys[key] = path
     return list(keys.items())
-
-
-def _mode(path: Path) -> int:
-    """What kind of file it is, of a link what it leads to; 0 where that is nothing."""
-    try:
-        return path.stat().st_mode
-    except OSError as error:
-        if error.errno not in _LEADS_NOWHERE:
-            raise
-        return 0
 
 
 def _visible(root: Path, skipped: SkipReport) -> Iterator[Path]:

@@ -104,6 +104,7 @@ def pack(
     Raises:
         UsageError: the folder is absent or holds no usable medium, or the caption file cannot be read.
         FileExistsError: there are shards already.
+        SourceError: the system cannot read a medium, or its caption.
         OSError: the disk is full.
     """
     limits = limits or MediaLimits()

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from moviegen_core.files import flush, write_bytes
 
 INDEX = "index.json"
 NOTES = "notes.jsonl"  # a line that says what the set is made of, then one for each whole shard
+_PREVIOUS = "previous"  # the set that a new one replaces, while that is given its names
 
 
 def shard_index_path(folder: str | Path, prefix: str = "shard") -> Path:
@@ -70,19 +72,33 @@ def is_whole(folder: Path, prefix: str, made_from: str) -> bool:
 
 
 def give_names(partial: Path, folder: Path, prefix: str) -> None:
-    """Move a set whose index is written to where it belongs, the index last; an earlier set goes, its index first."""
+    """Move a set whose index is written to where it belongs, the index last; an earlier set goes, its index first.
+
+    What fails on the way takes back what was done: the earlier set has its names again, and the new one lies in the hidden folder.
+    """
     names = [shard["file"] for shard in _read(partial / INDEX)["shards"]]
-    shard_index_path(folder, prefix).unlink(missing_ok=True)
-    flush(folder)
-    for path in present_shards(folder, prefix):
-        if path.name not in names:
-            path.unlink()
-    for name in names:
-        if (partial / name).exists():  # a killed run may have moved it
-            os.replace(partial / name, folder / name)
-    flush(folder)  # the index must not be there before them, not even after a power cut
-    os.replace(partial / INDEX, shard_index_path(folder, prefix))
-    flush(folder)
+    waiting = [name for name in names if (partial / name).exists()]  # a killed run may have moved the others
+    index, previous = shard_index_path(folder, prefix), partial / _PREVIOUS
+    earlier = [path for path in present_shards(folder, prefix) if path.name in waiting or path.name not in names]
+    previous.mkdir(exist_ok=True)
+    with ExitStack() as undo:
+        undo.callback(flush, folder)
+        if index.exists():
+            _move(index, previous / index.name, undo)
+            flush(folder)
+        for path in earlier:
+            _move(path, previous / path.name, undo)
+        for name in waiting:
+            _move(partial / name, folder / name, undo)
+        flush(folder)  # the index must not be there before them, not even after a power cut
+        _move(partial / INDEX, index, undo)
+        flush(folder)
+        undo.pop_all()
+
+
+def _move(source: Path, target: Path, undo: ExitStack) -> None:
+    os.replace(source, target)
+    undo.callback(os.replace, target, source)
 
 
 def _read(path: Path) -> dict[str, Any]:

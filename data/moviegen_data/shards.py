@@ -45,9 +45,9 @@ class ShardWriter:
     """Writes samples into `<prefix>-000000.tar`, `<prefix>-000001.tar`, ... and an index with their counts.
 
     Use it as a context manager. The shards grow in a hidden folder and are renamed when all are whole, the index last; an exception inside
-    the `with` leaves nothing behind. Equal samples give equal bytes. With `made_from` an interrupted set can be gone on with: whole shards
-    stay in the hidden folder, `written` names their samples, `progress` is what was noted when the last of them was finished, and
-    `complete` is true where the set was whole already, so that nothing is left to do.
+    the `with`, or a renaming that fails, leaves the folder as it was. Equal samples give equal bytes. With `made_from` an interrupted set
+    can be gone on with: whole shards stay in the hidden folder, `written` names their samples, `progress` is what was noted when the last
+    of them was finished, and `complete` is true where the set was whole already, so that nothing is left to do.
 
     Args:
         folder: where the shards go; made when absent.
@@ -111,9 +111,10 @@ class ShardWriter:
 
     def _begin(self, overwrite: bool) -> None:
         """Finish what a killed run had whole, go on with what it had not, or begin anew."""
-        if self.made_from is not None:
+        if self.made_from is not None and (overwrite or not shard_index_path(self.folder, self.prefix).exists()):
             self.complete = finish_naming(self._partial, self.folder, self.prefix, self.made_from)
-            self.complete = self.complete or (not overwrite and is_whole(self.folder, self.prefix, self.made_from))
+        if self.made_from is not None and not overwrite:
+            self.complete = self.complete or is_whole(self.folder, self.prefix, self.made_from)
         if self.complete:
             self._leave()
             return
@@ -195,7 +196,10 @@ class ShardWriter:
             self._give_up(error)
 
     def abort(self) -> None:
-        """Remove everything this writer has written; of a set that can be gone on with, only the unfinished shard."""
+        """Remove everything this writer has written; of a set that can be gone on with, only the unfinished shard.
+
+        Its index stays too, where it was written: then only names are wanting, and the next run gives them.
+        """
         for handle in (self._tar, self._file):
             if handle is not None:
                 try:
@@ -205,7 +209,7 @@ class ShardWriter:
         self._tar = self._file = None
         if self._claim is None:  # whole, or given up before
             return
-        keep = [] if self.made_from is None or not self._shards else [NOTES, *(shard["file"] for shard in self._shards)]
+        keep = [] if self.made_from is None or not self._shards else [NOTES, INDEX, *(shard["file"] for shard in self._shards)]
         self._leave(keep)
 
     def _leave(self, keep: Collection[str] = ()) -> None:

@@ -1,14 +1,20 @@
 """Addresses as texts: which are URLs, and what of them may be shown."""
 
+import os
 import re
+
+import fsspec
 
 _USER = re.compile(r"(://)[^/\s'\"]*@")
 _SIGNATURE = re.compile(r"(https?://[^?\s'\"]*)\?[^\s'\",)\]]*")
 
 
 def is_url(address: str) -> bool:
-    """True for what is not a path of this machine."""
-    return "://" in address or "::" in address
+    """True for what is not a path of this machine; paths may hold `::` too, where fsspec chains protocols: `simplecache::s3://...`."""
+    if "://" in address:
+        return True
+    first, chained, _ = address.partition("::")
+    return bool(chained) and first in fsspec.available_protocols() and not os.path.exists(address)
 
 
 def split_query(url: str) -> tuple[str, str]:

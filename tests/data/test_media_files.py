@@ -1,6 +1,7 @@
 """A machine that fails loses no sample: what is damaged is told from what cannot be read just now."""
 
 import errno
+import io
 import os
 import struct
 import subprocess
@@ -12,6 +13,10 @@ import pytest
 from moviegen_data import media_files
 from moviegen_data.audio import AudioDecoder
 from moviegen_data.curation import Clip, Media
+from moviegen_data.curation.cutting import cut_video
+from moviegen_data.curation.pipeline import Named
+from moviegen_data.curation.running import ClipRun
+from moviegen_data.curation.stage import ClipStage
 from moviegen_data.curation.stages.probe import Probe
 from moviegen_data.faults import SampleError, SourceError
 from moviegen_data.image import open_picture
@@ -89,6 +94,70 @@ def _without_end(data: bytes) -> bytes:
     (size,) = struct.unpack(">I", data[start - 8 : start - 4])
     half = start + (size - 8) // 2
     return data[:half] + b"\xff" * (start + size - 8 - half) + data[start + size - 8 :]
+
+
+class Counting(ClipStage):
+    def apply(self, clip, media):
+        return clip.scored(frames=media.extent[0])
+
+
+class Disk:
+    """Counts how often files are read to their end, and fails where it is told to."""
+
+    def __init__(self):
+        self.ends, self.fails_from = 0, None
+
+    def open(self, *arguments, **options):
+        disk = self
+
+        class File(io.FileIO):
+            def read(self, size=-1):
+                if disk.fails_from is not None and self.tell() >= disk.fails_from:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                content = super().read(size)
+                disk.ends += not content
+                return content
+
+        return File(*arguments)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    found = Disk()
+    monkeypatch.setattr(media_files, "open", found.open, raising=False)
+    monkeypatch.setattr(media_files, "_AT_ONCE", 1000)
+    monkeypatch.setattr(media_files, "_BEGINNING", 100)
+    return found
+
+
+def test_a_damaged_film_of_many_clips_is_read_whole_once(film, disk):
+    film.write_bytes(_without_end(film.read_bytes()))
+    clips = [Clip(f"a+{number}", "film.mp4", start_s=number / 8, end_s=(number + 2) / 8) for number in range(6, 10)]
+    ran = ClipRun([Named("look", Counting(), {})], film.parent)(clips)
+    assert len(ran) == 4 and {clip.drop.reason for clip in ran} == {"cannot be decoded"}
+    for start_s in (0.75, 1.0, 1.25):
+        with pytest.raises(SampleError, match="cannot be decoded"):
+            cut_video(film, start_s, start_s + 0.2)
+    assert disk.ends == 1
+    os.utime(film, ns=(0, film.stat().st_mtime_ns + 1))
+    with pytest.raises(SampleError, match="cannot be decoded"):
+        VideoDecoder().count(film)
+    assert disk.ends == 2, "another time may be another file"
+
+
+def test_a_disk_that_fails_after_a_film_was_read(film, disk, monkeypatch):
+    film.write_bytes(_without_end(film.read_bytes()))
+    with pytest.raises(SampleError, match="cannot be decoded"):
+        VideoDecoder().count(film)
+    disk.fails_from = 1000
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "open", _failing(errno.EIO))
+        for _ in range(2):  # what could not be read is not taken for read the next time
+            with pytest.raises(SourceError, match="Input/output error"):
+                VideoDecoder().count(film)
+    disk.fails_from = 0
+    with pytest.raises(SourceError, match="Input/output error"):
+        VideoDecoder().count(film)
 
 
 def test_a_header_that_asks_for_too_much_memory(film, monkeypatch):

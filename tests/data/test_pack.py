@@ -1,14 +1,21 @@
 """A folder of media becomes shards, and what does not is told."""
 
+import errno
 import io
 import json
 import os
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from moviegen_data import media_folder
 from moviegen_data import pack as packing
+from moviegen_data.curation import Clip, Media
+from moviegen_data.curation.stages.captions import SidecarCaptions
+from moviegen_data.datamodule import ShardData
+from moviegen_data.faults import SourceError
 from moviegen_data.inspect import inspect
 from moviegen_data.pack import pack
 from moviegen_data.reader import ShardReader
@@ -78,6 +85,36 @@ def test_sidecars(folder, tmp_path):
     (folder / "deep/b.v2.txt").write_text("  ")
     report = pack(str(folder), str(tmp_path / "out"), captions="sidecar")
     assert report.skipped.counts["no caption"] == 4 and _records(tmp_path / "out")["a"]["caption"] == "a film"
+
+
+def test_sidecars_that_are_no_files(folder, tmp_path):
+    (folder / "a.txt").write_bytes(b"\xef\xbb\xbfa film\r\nof \xff\r\n")
+    (folder / "c.txt").mkdir()
+    (folder / "deep/b.v2.txt").symlink_to("x" * 300)
+    report = pack(str(folder), str(tmp_path / "out"), captions="sidecar")
+    assert [(key, record["caption"]) for key, record in _records(tmp_path / "out").items()] == [("a", "a film\nof \ufffd")]
+    causes = {skip.key: skip.cause for skip in report.skipped.skips.values()}
+    assert causes["c.png"] == causes["deep/b.v2.mp4"] == "no caption"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize("step", ["stat", "read_bytes"])
+def test_sidecars_that_cannot_be_read_end_the_run(step, number, folder, tmp_path, monkeypatch):
+    (folder / "a.txt").write_text("a film")
+    do = getattr(Path, step)
+
+    def failing(path, **options):
+        if path.name == "a.txt":
+            raise OSError(number, os.strerror(number), str(path))
+        return do(path, **options)
+
+    monkeypatch.setattr(media_folder, "_visible", lambda root, skipped: [folder / "a.mp4"])  # which looks at it too
+    monkeypatch.setattr(Path, step, failing)
+    message = rf"a\.txt was to be read; the system says: {os.strerror(number)}; .*, then run the same command again"
+    with pytest.raises(SourceError, match=message):
+        pack(str(folder), str(tmp_path / "out"), captions="sidecar")
+    with pytest.raises(SourceError, match=message):
+        SidecarCaptions(absent="keep").apply(Clip("a", "a.mp4"), Media(folder / "a.mp4"))
 
 
 def test_keys_stay_unique(tmp_path, media_maker):
@@ -184,6 +221,17 @@ def test_inspect_tells_and_counts_batches(folder, tmp_path, capsys):
     assert answer["lost"] == [{"cause": "a picture, where clips are wanted", "num_samples": 1, "keys": ["c"]}]
     with pytest.raises(ValueError, match="the three come together"):
         inspect(str(tmp_path / "out"), num_frames=8)
+
+
+def test_folders_whose_names_look_like_chained_urls(folder, tmp_path, monkeypatch):
+    (tmp_path / "a::b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder.rename("a::b/in")
+    assert pack("a::b/in", "a::b/out").num_samples == 3
+    for path in ("a::b/out", str(tmp_path / "a::b/out")):
+        assert inspect(path, json=True)["num_samples"] == 3
+        data = ShardData(urls=path, num_frames=8, height=16, width=16, fps=8.0, batch_size=2)
+        assert len(next(iter(data.train_dataloader())).metadata) == 2
 
 
 def test_inspect_names_bad_samples(make_shards, capsys):

@@ -15,6 +15,7 @@ from moviegen_core.errors import UsageError
 from moviegen_data.faults import SampleError, SourceError
 from moviegen_data.reader import ShardReader, resolve_shards, scan_shard
 from moviegen_data.shards import ShardWriter, shard_index_path
+from moviegen_data.storage import RemotePath
 
 
 def _tar(path, *members):
@@ -72,6 +73,24 @@ def test_addresses_with_signs_in_them(make_shards, tmp_path):
     assert [path.name for path in resolve_shards(f"{plain}/shard-00000{{3,1}}.tar")] == [names[3], names[1]]
     with pytest.raises(UsageError, match="their braces cannot be read .*; close each brace"):
         resolve_shards(f"{plain}/shard-{{000.tar")
+
+
+def test_paths_that_look_like_chained_urls(make_shards, tmp_path, monkeypatch):
+    folder = make_shards(num_samples=2, max_samples=1, num_frames=1, kind="png")
+    names = ["shard-000000.tar", "shard-000001.tar"]
+    for odd in ("a::b", "memory::b", "zip::"):
+        folder = folder.rename(tmp_path / odd)
+        for given in (str(folder), f"{folder}/*.tar", f"{folder}/shard-{{000000..000001}}.tar", f"file://{folder}/*.tar"):
+            assert [path.name for path in resolve_shards(given)] == names
+    monkeypatch.chdir(tmp_path)
+    for odd in ("zip::", "./zip::", "./zip::/*.tar", "zip::/shard-000000.tar"):
+        assert isinstance(resolve_shards(odd)[0], Path) and ShardReader(odd)[0].key == "shards-0000"
+    folder = folder.rename("a::b")
+    for given in ("a::b", "a::b/*.tar", "a::b/shard-000000.tar"):
+        assert isinstance(resolve_shards(given)[0], Path)
+    with pytest.raises(UsageError, match="a::c/shard-000000.tar of 1 is missing"):
+        resolve_shards("a::c/shard-000000.tar")
+    assert isinstance(resolve_shards(f"simplecache::{tmp_path}/a::b/shard-000000.tar")[0], RemotePath)
 
 
 def test_a_part_of_more_than_a_read_gives_is_read_whole(make_shards, monkeypatch):

@@ -3,9 +3,11 @@
 import errno
 import gc
 import json
+import os
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +22,13 @@ from moviegen_data.tensors import latent_bytes
 
 def _write(folder, count, **settings):
     with ShardWriter(folder, **settings) as writer:
-        for number in range(count):
-            writer.write(f"k{number:03d}", {"json": {"caption": f"text {number}"}, "mp4": bytes([number]) * 700})
+        _fill(writer, count)
     return writer
+
+
+def _fill(writer, count):
+    for number in range(count):
+        writer.write(f"k{number:03d}", {"json": {"caption": f"text {number}"}, "mp4": bytes([number]) * 700})
 
 
 def test_limits_and_index(tmp_path):
@@ -89,6 +95,74 @@ def test_full_disk_at_the_end(tmp_path, monkeypatch):
         writer.write("a", {"json": {}})
         monkeypatch.setattr("moviegen_data.shards.os.fsync", refuse)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def _files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def _failing_replace(into, first, last):
+    """Renaming into or out of a folder, which fails from one time to another."""
+    count, replace = [0], os.replace
+
+    def failing(source, target):
+        if into in (Path(source).parent, Path(target).parent):
+            count[0] += 1
+            if first <= count[0] <= last:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    return failing
+
+
+@pytest.mark.parametrize("made_from", [None, "the same"])
+@pytest.mark.parametrize("num_earlier", [0, 2, 5])
+def test_a_renaming_that_fails_is_taken_back(num_earlier, made_from, tmp_path, monkeypatch):
+    settings = {"max_samples": 2, "overwrite": num_earlier > 0, "made_from": made_from}
+    _write(tmp_path / "whole", 6, **settings)
+    failures = 0
+    for number in range(1, 30):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if num_earlier:
+            _write(folder, num_earlier, max_samples=1, made_from="others")
+        before = _files(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", _failing_replace(folder, number, number))
+            try:
+                _write(folder, 6, **settings)
+            except OSError as error:
+                assert error.errno == errno.EIO
+                failures += 1
+        if failures < number:
+            break
+        assert _files(folder) == before, f"renaming {number}"
+        assert made_from is not None or not (folder / ".shard.partial").exists()
+        if num_earlier:
+            with pytest.raises(FileExistsError, match=f"already holds {num_earlier} "):
+                ShardWriter(folder, **{**settings, "overwrite": False})
+        with ShardWriter(folder, **settings) as again:
+            assert again.complete == (made_from is not None), "what was whole needs only its names"
+            if not again.complete:
+                _fill(again, 6)
+        assert _files(folder) == _files(tmp_path / "whole") and not (folder / ".shard.partial").exists()
+    assert failures == 3 + 1 + (num_earlier and num_earlier + 1)
+
+
+@pytest.mark.parametrize("num_earlier", [0, 5])
+def test_a_renaming_that_cannot_be_taken_back_is_finished_by_the_next_run(num_earlier, tmp_path, monkeypatch):
+    settings = {"max_samples": 2, "overwrite": num_earlier > 0, "made_from": "the same"}
+    _write(tmp_path / "whole", 6, **settings)
+    for number in range(1, 5 + (num_earlier and num_earlier + 1)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if num_earlier:
+            _write(folder, num_earlier, max_samples=1)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+            patch.setattr(os, "replace", _failing_replace(folder, number, 1000))
+            _write(folder, 6, **settings)
+        assert not shard_index_path(folder).exists() or number == 1 and num_earlier
+        assert ShardWriter(folder, **settings).complete and _files(folder) == _files(tmp_path / "whole")
 
 
 def test_a_second_run_refuses_or_overwrites(tmp_path):

@@ -12,7 +12,7 @@ from moviegen_data.curation.captioner import Captioner, Said, tidy
 from moviegen_data.curation.pipeline import build_stages
 from moviegen_data.curation.prompted import filled
 from moviegen_data.curation.stages.captions import SidecarCaptions, TemplateCaptions
-from moviegen_data.faults import SampleError
+from moviegen_data.faults import SampleError, SourceError
 
 
 class Parrot(Captioner):
@@ -100,6 +100,15 @@ def test_sidecars(tmp_path):
     assert SidecarCaptions().apply(clip, Media(tmp_path / "in" / "a.mp4")).caption == "a red ball rolls"
     absent = SidecarCaptions().apply(Clip(key="b", source="in/b.mp4"), Media(tmp_path / "in" / "b.mp4"))
     assert absent.drop.reason == "no caption"
+    (tmp_path / "in" / "b.txt").mkdir()
+    (tmp_path / "in" / "c.txt").symlink_to("x" * 300)
+    for name in "bc":
+        clip, medium = Clip(key=name, source=f"in/{name}.mp4"), Media(tmp_path / "in" / f"{name}.mp4")
+        assert SidecarCaptions().apply(clip, medium).drop.reason == "no caption"
+        assert SidecarCaptions(absent="keep").apply(clip, medium).drop is None
+    (tmp_path / "in" / "d.txt").symlink_to("/proc/self/mem")  # it can be opened, and reading its first byte is an error of the device
+    with pytest.raises(SourceError, match=r"d.txt was to be read; the system says: Input/output error; see to the machine"):
+        SidecarCaptions().apply(Clip(key="d", source="in/d.mp4"), Media(tmp_path / "in" / "d.mp4"))
 
 
 def test_caption_files(tmp_path):

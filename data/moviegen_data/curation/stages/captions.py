@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from moviegen_core.errors import UsageError
 from moviegen_core.randomness import keyed_share
-from moviegen_data.captions import caption_records
+from moviegen_data.captions import caption_beside, caption_records
 from moviegen_data.curation.captioner import Captioner, Said
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.fingerprints import fingerprint_of
@@ -38,6 +38,7 @@ class SidecarCaptions(Captioner):
     Raises:
         UsageError: the portion is not within [0, 1], or a column is named for `sidecar`; on first use: the file is absent, of an unknown
             kind, or lacks the columns.
+        SourceError: on use: the system cannot read a NAME.txt.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class SidecarCaptions(Captioner):
 
     def _record(self, clip: Clip, media: Media) -> Mapping[str, Any] | None:
         if self.source == _BESIDE:
-            sidecar = media.path.with_suffix(".txt")
-            return {"caption": sidecar.read_text(encoding="utf-8-sig", errors="replace")} if sidecar.is_file() else None
+            caption = caption_beside(media.path)
+            return None if caption is None else {"caption": caption}
         own = media.path.resolve()
         names = [clip.source, str(own), os.path.relpath(own, Path(self.source).expanduser().resolve().parent)]
         return next((self._file[name] for name in names if name in self._file), None)
