@@ -96,6 +96,20 @@ def give_names(partial: Path, folder: Path, prefix: str) -> None:
         undo.pop_all()
 
 
+def take_back_names(partial: Path, folder: Path, prefix: str) -> None:
+    """Undo the naming of a set that was killed on the way: its shards lie in the hidden folder again, and the earlier set has its names."""
+    previous = partial / _PREVIOUS
+    if not (partial / INDEX).exists() or not previous.is_dir():  # it was done, or had not begun
+        return
+    for name in (shard["file"] for shard in _read(partial / INDEX)["shards"]):
+        if not (partial / name).exists() and (folder / name).exists():
+            os.replace(folder / name, partial / name)
+    index = previous / shard_index_path(folder, prefix).name
+    for path in sorted(previous.iterdir(), key=lambda path: path == index):
+        os.replace(path, folder / path.name)
+    flush(folder)
+
+
 def _move(source: Path, target: Path, undo: ExitStack) -> None:
     os.replace(source, target)
     undo.callback(os.replace, target, source)

@@ -26,6 +26,7 @@ from moviegen_data.partial import (
     present_shards,
     read_partial,
     shard_index_path,
+    take_back_names,
 )
 
 __all__ = ["MAX_KEY_BYTES", "SCHEMA_VERSION", "ShardWriter", "safetensors_header", "shard_index_path"]
@@ -118,6 +119,7 @@ class ShardWriter:
         if self.complete:
             self._leave()
             return
+        take_back_names(self._partial, self.folder, self.prefix)
         self._refuse_present(overwrite)
         notes = [] if self.made_from is None else read_partial(self._partial, self.made_from)
         for note in notes:

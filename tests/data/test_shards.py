@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -163,6 +164,52 @@ def test_a_renaming_that_cannot_be_taken_back_is_finished_by_the_next_run(num_ea
             _write(folder, 6, **settings)
         assert not shard_index_path(folder).exists() or number == 1 and num_earlier
         assert ShardWriter(folder, **settings).complete and _files(folder) == _files(tmp_path / "whole")
+
+
+def _killed_at(call):
+    """In this process's child: dies before the renaming of that number."""
+    replace, count = os.replace, iter(range(1, 1000))
+
+    def dying(source, target):
+        if next(count) == call:
+            os._exit(9)
+        replace(source, target)
+
+    return dying
+
+
+@pytest.mark.parametrize("num_earlier", [0, 2, 5])
+def test_a_process_killed_while_it_renames_leaves_the_earlier_set_to_the_next_run(num_earlier, tmp_path):
+    """A set of which nothing says what it is made of, as `pack` writes; and once more, killed while the next run takes names back."""
+    _write(tmp_path / "earlier", num_earlier, max_samples=1) if num_earlier else (tmp_path / "earlier").mkdir()
+    killed = 0
+    for call in range(1, 100):
+        folder = tmp_path / str(call)
+        shutil.copytree(tmp_path / "earlier", folder)
+        code = os.waitstatus_to_exitcode(os.waitpid(_run_killed(folder, call), 0)[1])
+        if code == 0:
+            break
+        killed += 1
+        if call % 2:
+            os.waitpid(_run_killed(folder, 2), 0)
+        if num_earlier:
+            with pytest.raises(FileExistsError, match=f"already holds {num_earlier} "):
+                ShardWriter(folder)
+        else:
+            ShardWriter(folder).abort()
+        assert _files(folder) == _files(tmp_path / "earlier")
+    assert code == 0 and killed == 1 + 3 + 1 + (num_earlier and num_earlier + 1)
+
+
+def _run_killed(folder, call):
+    child = os.fork()
+    if not child:
+        try:
+            os.replace = _killed_at(call)
+            _write(folder, 6, max_samples=2, overwrite=True)
+        finally:
+            os._exit(0)
+    return child
 
 
 def test_a_second_run_refuses_or_overwrites(tmp_path):
