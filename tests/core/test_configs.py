@@ -54,7 +54,11 @@ def test_fragments_are_included_somewhere():
     assert not lonely, f"{lonely} have no model and nobody includes them"
 
 
-LAID_OVER = [["curation/high_res", "curation/models"], ["curation/low_res", "curation/models", "curation/people"]]
+LAID_OVER = [
+    ["curation/small", "curation/models"],
+    ["curation/high_res", "curation/models", "curation/humans"],
+    ["curation/low_res", "curation/models", "curation/people"],
+]
 
 
 @pytest.mark.parametrize("names", [[name] for name in CURATION] + LAID_OVER, ids="+".join)

@@ -152,9 +152,18 @@ def test_millions_of_clips_take_no_longer_than_a_few(monkeypatch):
     assert searched[0].start < 2_600_000
 
 
+def test_models_leave_the_mix_of_a_preset_alone():
+    """Also where it has none, as `small`; what prefers humans is laid over it by `humans`, and keeps its shares."""
+    assert compose(["curation/small", "curation/models"])["stages"]["aspect"] is None
+    plain, models, humans = ["curation/high_res"], ["curation/models"], ["curation/humans"]
+    own = compose(plain)["stages"]["aspect"]["init_args"]
+    assert compose(plain + models)["stages"]["aspect"]["init_args"] == own
+    assert compose(plain + models + humans)["stages"]["aspect"]["init_args"] == {**own, "prefer": {"humans": True}}
+
+
 @pytest.mark.parametrize("name", ["low_res", "high_res", "sft"])
 def test_presets_mix_shapes_behind_what_else_drops_clips(name):
-    stages = list(compose([f"curation/{name}", "curation/models"])["stages"])
+    stages = list(compose([f"curation/{name}", "curation/models", "curation/humans"])["stages"])
     assert stages[stages.index("concept_embedding") :][:4] == ["concept_embedding", "humans", "concepts", "human_share"]
     assert stages[stages.index("aspect") + 1 :] == ["camera", "captions"]
     # One decoding serves these; a stage with a model between them runs elsewhere, and would have it done twice.
