@@ -52,7 +52,14 @@ def test_the_share_outlives_a_mix_that_prefers_it():
     left = kept(AspectMix(mix={"landscape": 0.8, "portrait": 0.2}, prefer=HUMANS).apply(shared))
     landscape = sum(clip.facts["width"] > clip.facts["height"] for clip in left)
     assert landscape == pytest.approx(0.8 * len(left), abs=0.5)
+    assert all(clip.annotations["humans"] for clip in left if clip.facts["width"] < clip.facts["height"])  # the others are dropped first
     assert sum(clip.annotations["humans"] for clip in left) >= 0.6 * len(left)
+
+
+def test_a_mix_that_takes_fewer_of_a_shape_than_have_it_lowers_the_share():
+    given = [clip.described(width=16, height=9 if number >= 60 else 25) for number, clip in enumerate(clips(60, 40))]
+    left = kept(AspectMix(mix={"landscape": 0.8, "portrait": 0.2}, prefer=HUMANS).apply(LeastShare(having=HUMANS, share=0.6).apply(given)))
+    assert (sum(clip.annotations["humans"] for clip in left), len(left)) == (10, 50)
 
 
 def test_what_cannot_be_reached_is_an_error():

@@ -28,7 +28,8 @@ class AspectMix(SetStage):
         square_ratio: ratio of the longer to the shorter side up to which a clip is square, at least 1, where the mix names squares.
         absent: what becomes of a mix of which a shape has no clip: `error`, since nothing else reaches the mix but dropping all, or
             `keep`, which leaves the mix as it is.
-        prefer: annotations of clips that are dropped last, e.g. `{humans: true}`, so that the share which `LeastShare` made stays.
+        prefer: annotations of clips that are dropped last of their shape, e.g. `{humans: true}`. The share that `LeastShare` gave them
+            falls only where the mix takes fewer clips of a shape than have them.
         seed: of the choice.
 
     Raises:

@@ -14,8 +14,8 @@ from moviegen_data.curation.stage import SetStage
 class LeastShare(SetStage):
     """Drops the fewest clips without an annotation, so that those with it make at least a share of what is left.
 
-    Which ones are dropped is decided by their keys and the seed. Put it before `AspectMix`, and give that `prefer` the same annotations:
-    it changes the mix of shapes.
+    Which ones are dropped is decided by their keys and the seed. Put it before `AspectMix`, whose mix it would change, and give that the
+    same annotations as `prefer`.
 
     Args:
         having: annotations that count, all of them, e.g. `{humans: true}` of `TextRetrieval`.
