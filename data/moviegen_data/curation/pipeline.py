@@ -1,7 +1,6 @@
 """Which stages run, and in which order."""
 
 import hashlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
@@ -11,7 +10,7 @@ from moviegen_core import __version__
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.plugins import plugin_host
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.sources import digest_of_sources
+from moviegen_data.curation.sources import program_of
 from moviegen_data.curation.stage import Resources, SetStage, Stage
 
 
@@ -82,19 +81,14 @@ def steps_of(stages: Sequence[Named]) -> list[Step]:
     for _, group in groupby(kinds):
         members = tuple(stages[start : start + len(list(group))])
         start += len(members)
-        told = [(named.name, dict(named.settings), _text(type(named.stage)), named.stage.fingerprint()) for named in members]
+        told = [(named.name, dict(named.settings), _program(named.stage), named.stage.fingerprint()) for named in members]
         digest = hashlib.sha256(repr((told, __version__)).encode()).hexdigest()[:16]  # by repr: 1, 1.0 and "1" are not the same
         steps.append(Step(len(steps), members, digest))
     return steps
 
 
-def _text(kind: type[Stage]) -> str:
-    """The program of a stage: what it imports changes more often than a version. Of a notebook's, which has no file, the class alone."""
-    try:
-        own = inspect.getsource(kind)
-    except (OSError, TypeError):
-        own = ""
-    return own + digest_of_sources(kind.__module__)
+def _program(stage: Stage) -> str:
+    return program_of(type(stage), type(stage).__module__)  # it changes more often than a version
 
 
 def _named(name: str, entry: Any) -> Named:

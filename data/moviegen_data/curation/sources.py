@@ -3,11 +3,28 @@
 import ast
 import hashlib
 import importlib.util
+import inspect
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 _OWN = ("moviegen_core", "moviegen_data")
+
+
+def program_of(made: Callable[..., Any], module: str) -> str:
+    """A text that changes with a class or function, and with its module and what this imports.
+
+    Args:
+        made: the class or function; of a notebook's, which has no file, its own text is all there is.
+        module: name of its module.
+    """
+    try:
+        own = inspect.getsource(made)
+    except (OSError, TypeError):
+        own = ""
+    return own + digest_of_sources(module)
 
 
 @cache

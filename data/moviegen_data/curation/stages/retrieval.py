@@ -36,8 +36,8 @@ class TextRetrieval(SetStage):
     `humans_cosine`, of the nearest text, and `humans_margin`, how far that lies above the nearest of the others.
 
     Args:
-        path: folder of the model by which `ConceptEmbedding` made the vectors. Its words are compared as they are: what X-CLIP makes of
-            them in sight of a video is left out.
+        path: folder of the model by which `ConceptEmbedding` made the vectors. Texts are embedded by themselves: that X-CLIP can change
+            their embeddings after the video is left out.
         queries: texts to be found: a list, the path of a file with one a line (`#` begins a comment), or `humans`.
         others: texts of all else, in the same forms, or `others`. None compares with nothing: `min_cosine` alone decides.
         annotation: what the annotation is called.
