@@ -36,7 +36,7 @@ class Mentions(ClipStage):
             raise UsageError("Mentions looks at captions", f"the clip {clip.key} has none", "put a stage that captions before Mentions")
         found = list(dict.fromkeys(" ".join(match.group().lower().split()) for match in self._pattern.finditer(clip.caption)))
         if not found:
-            return clip.dropped("does not mention it", measured=clip.caption[:80], wanted=f"one of {len(self.terms)} terms")
+            return clip.dropped("mentions none", measured=clip.caption[:80], wanted=f"one of {len(self.terms)} terms")
         return clip.annotated(mentions=found)
 
     @cached_property
