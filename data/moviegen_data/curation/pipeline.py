@@ -11,7 +11,7 @@ from moviegen_core import __version__
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.plugins import plugin_host
 from moviegen_data.curation.clip import Clip
-from moviegen_data.curation.sources import digest_of_sources
+from moviegen_data.curation.sources import digest_of_sources, source_of
 from moviegen_data.curation.stage import Resources, SetStage, Stage
 
 
@@ -90,10 +90,7 @@ def steps_of(stages: Sequence[Named]) -> list[Step]:
 
 def _text(kind: type[Stage]) -> str:
     """The program of a stage: what it imports changes more often than a version. Of a notebook's, which has no file, the class alone."""
-    try:
-        own = inspect.getsource(kind)
-    except (OSError, TypeError):
-        own = ""
+    own = source_of(kind) or "".join(source_of(part) for part in vars(kind).values() if inspect.isfunction(part))
     return own + digest_of_sources(kind.__module__)
 
 

@@ -3,11 +3,22 @@
 import ast
 import hashlib
 import importlib.util
+import inspect
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 _OWN = ("moviegen_core", "moviegen_data")
+
+
+def source_of(thing: Any) -> str:
+    """The text of a class or function; empty where there is none, as of a class in a notebook, whose functions have theirs."""
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        return ""
 
 
 @cache
@@ -20,8 +31,10 @@ def digest_of_sources(module: str) -> str:
     Args:
         module: its name.
     """
+    loaded = sys.modules.get(module)
+    module = getattr(getattr(loaded, "__spec__", None), "name", module)  # what runs as __main__ may have a package and a name in it
     packages = {module.partition(".")[0], *_OWN}
-    told = getattr(sys.modules.get(module), "__file__", None)
+    told = getattr(loaded, "__file__", None)
     paths: dict[str, Path | None] = {module: Path(told) if told else _path(module)}
     open_names = [module]
     while open_names:
@@ -32,7 +45,7 @@ def digest_of_sources(module: str) -> str:
     total = hashlib.sha256()
     for name, path in sorted(paths.items()):
         if path:
-            total.update(f"{name}\0{_text(path)}\0".encode())
+            total.update(name.encode() + b"\0" + _text(path) + b"\0")
     return total.hexdigest()
 
 
@@ -40,7 +53,10 @@ def digest_of_sources(module: str) -> str:
 def _path(name: str) -> Path | None:
     """The file of a module; None where there is none."""
     top, *parts = name.split(".")
-    spec = importlib.util.find_spec(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # it was made by hand, or is a script or a notebook
+        return None
     for folder in spec.submodule_search_locations or () if spec else ():
         for path in (Path(folder, *parts, "__init__.py"), Path(folder, *parts).with_suffix(".py")):
             if path.is_file():
@@ -49,8 +65,8 @@ def _path(name: str) -> Path | None:
 
 
 @cache
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.suffix == ".py" and path.is_file() else ""
+def _text(path: Path) -> bytes:
+    return path.read_bytes() if path.suffix == ".py" and path.is_file() else b""
 
 
 @cache
@@ -59,7 +75,8 @@ def _imported(name: str, path: Path) -> list[str]:
     found = []
     for node in _nodes(path):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            for alias in node.names:  # `import a.b` gives a, and b within it
+                found += [alias.name, *([] if alias.asname else _above(alias.name))]
         elif isinstance(node, ast.ImportFrom):
             parts = name.split(".")
             above = parts[: len(parts) - node.level + (path.name == "__init__.py")] if node.level else []
@@ -68,6 +85,12 @@ def _imported(name: str, path: Path) -> list[str]:
             for alias in node.names:
                 found += [f"{origin}.{alias.name}", *_lazy(origin, alias.name)]
     return found
+
+
+def _above(name: str) -> list[str]:
+    """The packages that a module is in."""
+    parts = name.split(".")
+    return [".".join(parts[:number]) for number in range(1, len(parts))]
 
 
 def _lazy(package: str, name: str) -> list[str]:
@@ -82,7 +105,9 @@ def _lazy(package: str, name: str) -> list[str]:
 
 @cache
 def _nodes(path: Path) -> list[ast.AST]:
-    try:
-        return list(ast.walk(ast.parse(_text(path))))
-    except (SyntaxError, ValueError):  # it is not what was loaded, or is loaded by nobody
-        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # who asks for errors would be told of no imports
+        try:
+            return list(ast.walk(ast.parse(_text(path))))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # it is not what was loaded, or is loaded by nobody
+            return []

@@ -20,7 +20,7 @@ from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.lazy import Lazy
 from moviegen_data.curation.media import Media
-from moviegen_data.curation.sources import digest_of_sources
+from moviegen_data.curation.sources import digest_of_sources, source_of
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,7 @@ class Function(ClipStage):
 
     def fingerprint(self) -> str:
         """The function's program: its text and that of its module, where there is some."""
-        try:
-            own = inspect.getsource(self._function())
-        except (OSError, TypeError):
-            own = ""
-        return own + digest_of_sources(self.path.partition(":")[0])
+        return source_of(self._function()) + digest_of_sources(self.path.partition(":")[0])
 
     def _function(self) -> Any:
         module, _, name = self.path.partition(":")
