@@ -50,6 +50,9 @@ def test_what_it_cannot_look_at_is_an_error(tmp_path):
         Mentions(terms=[" "])
     with pytest.raises(UsageError, match="cannot be read as text"):
         Mentions(terms=str(tmp_path))
+    for name in ("a\0b", "~nobody-of-this-name/terms.txt"):
+        with pytest.raises(UsageError, match="cannot be read as text"):
+            Mentions(terms=name)
     (tmp_path / "latin.txt").write_bytes("Müller".encode("latin-1"))
     with pytest.raises(UsageError, match="cannot be read as text"):
         Mentions(terms=str(tmp_path / "latin.txt"))
