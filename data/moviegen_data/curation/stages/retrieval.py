@@ -172,7 +172,7 @@ class TextRetrieval(SetStage):
             raise UsageError(f"the text {longest!r} was given to TextRetrieval", exists, "say it in fewer words")
         # SigLIP saw nothing but texts filled up to its length (as its documentation says); for the others padding is masked out.
         fills_up = network.config.model_type.startswith("siglip")
-        if not fills_up and len({tokens[-1] for tokens in plain}) > 1:  # there CLIP looks for a text's meaning
+        if not fills_up and len({tuple(tokens[-1:]) for tokens in plain}) > 1:  # there CLIP looks for a text's meaning
             exists = f"its tokenizer ({type(tokenizer).__name__}) does not end texts with a token of its own"
             raise UsageError(f"the path {self.path} was given for TextRetrieval", exists, f"give {_WANTED}")
         padding = {"padding": "max_length", "max_length": most} if fills_up else {"padding": True}
