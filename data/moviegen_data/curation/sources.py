@@ -9,6 +9,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipimport import ZipImportError, zipimporter
 
 _OWN = ("moviegen_core", "moviegen_data")
 
@@ -45,7 +46,7 @@ def digest_of_sources(module: str) -> str:
     total = hashlib.sha256()
     for name, path in sorted(paths.items()):
         if path:
-            total.update(name.encode() + b"\0" + _text(path) + b"\0")
+            total.update(name.encode() + b"\0" + (_text(path) or b"") + b"\0")
     return total.hexdigest()
 
 
@@ -59,14 +60,26 @@ def _path(name: str) -> Path | None:
         return None
     for folder in spec.submodule_search_locations or () if spec else ():
         for path in (Path(folder, *parts, "__init__.py"), Path(folder, *parts).with_suffix(".py")):
-            if path.is_file():
+            if _text(path) is not None:
                 return path
     return None
 
 
 @cache
-def _text(path: Path) -> bytes:
-    return path.read_bytes() if path.suffix == ".py" and path.is_file() else b""
+def _text(path: Path) -> bytes | None:
+    """A module's text; None where there is none, as of a compiled one."""
+    if path.suffix != ".py":
+        return None
+    try:
+        return path.read_bytes()
+    except NotADirectoryError:  # it may lie in an archive
+        archive = next((parent for parent in path.parents if parent.is_file()), path)
+    except OSError:
+        return None
+    try:
+        return zipimporter(str(archive)).get_data(str(path))
+    except (ZipImportError, OSError):
+        return None
 
 
 @cache
@@ -104,10 +117,12 @@ def _lazy(package: str, name: str) -> list[str]:
 
 
 @cache
-def _nodes(path: Path) -> list[ast.AST]:
+def _nodes(path: Path) -> list[ast.Import | ast.ImportFrom | ast.Dict]:
+    """All that imports or may be a table of names, and no more, for a large package's nodes take gigabytes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # who asks for errors would be told of no imports
         try:
-            return list(ast.walk(ast.parse(_text(path))))
+            nodes = ast.walk(ast.parse(_text(path) or b""))
+            return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom | ast.Dict)]
         except (SyntaxError, ValueError, RecursionError, MemoryError):  # it is not what was loaded, or is loaded by nobody
             return []

@@ -3,6 +3,7 @@
 import importlib
 import linecache
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -38,6 +39,13 @@ FILES = {
     "deep/inner.py": "from ..deepest import one\n",
     "deepest.py": "one = 1\n",
 }
+SHIPPED = """
+import sys
+sys.path.insert(0, {folder!r})
+import {name}.stage
+from moviegen_data.curation.sources import digest_of_sources
+print(digest_of_sources("{name}.stage"))
+"""
 _made = iter(range(100))
 
 
@@ -101,6 +109,16 @@ def test_packages_of_an_import_count(package):
     (package / "deep" / "__init__.py").write_text("three = 3\n")
     forget()
     assert digest_of_sources(f"{package.name}.stage") != before
+
+
+def test_packages_in_archives_count(package, tmp_path):
+    """Which zip files may hold, as what is shipped to the machines of a cluster; the digest is that of the same files in a folder."""
+    plain = told_by("-c", SHIPPED.format(folder=str(package.parent), name=package.name))
+    archive = shutil.make_archive(str(tmp_path / "first"), "zip", package.parent, package.name)
+    assert told_by("-c", SHIPPED.format(folder=archive, name=package.name)) == plain
+    (package / "far.py").write_text("two = 3\n")
+    archive = shutil.make_archive(str(tmp_path / "second"), "zip", package.parent, package.name)
+    assert told_by("-c", SHIPPED.format(folder=archive, name=package.name)) != plain
 
 
 def test_scripts_count(package):
