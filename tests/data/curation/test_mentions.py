@@ -1,6 +1,7 @@
 """Captions that name one of some words."""
 
 import pickle
+import unicodedata
 
 import pytest
 
@@ -39,6 +40,14 @@ def test_terms_of_ones_own(tmp_path):
     assert said("Writing C++ (the language)", terms=str(file)).drop is None
     drop = said("A cat", terms=["dog", "dog", "horse"]).drop
     assert (drop.reason, drop.measured, drop.wanted) == ("does not mention it", "A cat", "one of 2 terms")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_with_accents_count_in_either_form(form):
+    caption = unicodedata.normalize(form, "Ein Café")
+    for term in ("NFC", "NFD"):
+        assert said(caption, terms=[unicodedata.normalize(term, "café")]).annotations["mentions"] == ["café"]
+    assert said(caption, terms=["cafe"]).drop is not None
 
 
 def test_what_it_cannot_look_at_is_an_error(tmp_path):
