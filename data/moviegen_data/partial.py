@@ -20,8 +20,9 @@ def shard_index_path(folder: str | Path, prefix: str = "shard") -> Path:
 
 
 def present_shards(folder: Path, prefix: str) -> list[Path]:
-    """The shards of a set that have their names."""
-    return sorted(folder.glob(f"{prefix}-[0-9]*.tar")) if folder.is_dir() else []
+    """The shards of a set that have their names; those of the prefix `a-0` are none of the prefix `a`."""
+    found = folder.glob(f"{prefix}-[0-9]*.tar") if folder.is_dir() else []
+    return sorted(path for path in found if path.stem.removeprefix(f"{prefix}-").isdecimal())
 
 
 def begin_notes(partial: Path, made_from: str) -> None:
@@ -108,6 +109,12 @@ def take_back_names(partial: Path, folder: Path, prefix: str) -> None:
     for path in sorted(previous.iterdir(), key=lambda path: path == index):
         os.replace(path, folder / path.name)
     flush(folder)
+
+
+def holds_earlier(partial: Path) -> bool:
+    """Whether what failed could not be taken back, so that shards of the earlier set lie in the hidden folder alone."""
+    previous = partial / _PREVIOUS
+    return (partial / INDEX).exists() and previous.is_dir() and any(previous.iterdir())
 
 
 def _move(source: Path, target: Path, undo: ExitStack) -> None:

@@ -22,6 +22,7 @@ from moviegen_data.partial import (
     begin_notes,
     finish_naming,
     give_names,
+    holds_earlier,
     is_whole,
     present_shards,
     read_partial,
@@ -200,7 +201,8 @@ class ShardWriter:
     def abort(self) -> None:
         """Remove everything this writer has written; of a set that can be gone on with, only the unfinished shard.
 
-        Its index stays too, where it was written: then only names are wanting, and the next run gives them.
+        Its index stays too, where it was written: then only names are wanting, and the next run gives them. All stays where shards of the
+        earlier set could not be given back, which the next run does.
         """
         for handle in (self._tar, self._file):
             if handle is not None:
@@ -210,6 +212,10 @@ class ShardWriter:
                     pass
         self._tar = self._file = None
         if self._claim is None:  # whole, or given up before
+            return
+        if holds_earlier(self._partial):
+            self._claim.release()
+            self._claim = None
             return
         keep = [] if self.made_from is None or not self._shards else [NOTES, INDEX, *(shard["file"] for shard in self._shards)]
         self._leave(keep)

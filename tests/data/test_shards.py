@@ -166,6 +166,30 @@ def test_a_renaming_that_cannot_be_taken_back_is_finished_by_the_next_run(num_ea
         assert ShardWriter(folder, **settings).complete and _files(folder) == _files(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("made_from", [None, "the same"])
+def test_shards_that_cannot_be_given_back_are_given_back_by_the_next_run(made_from, tmp_path, monkeypatch):
+    """As where a folder may not be written to any more: what is in the hidden one then is the earlier set's only copy."""
+    for number in range(1, 1 + 1 + 5 + 3 + 1):  # the index, its shards, the new ones, their index
+        folder = tmp_path / str(number)
+        _write(folder, 5, max_samples=1, made_from="others")
+        before = _files(folder)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+            patch.setattr(os, "replace", _failing_replace(folder, number, 1000))
+            _write(folder, 6, max_samples=2, overwrite=True, made_from=made_from)
+        with pytest.raises(FileExistsError, match="already holds 5 "):
+            ShardWriter(folder, made_from="something else")
+        assert _files(folder) == before, f"renaming {number}"
+
+
+def test_prefixes_that_begin_alike_do_not_meet(tmp_path):
+    for prefix in ("a-0", "a-00-1"):
+        _write(tmp_path, 3, prefix=prefix)
+    before = _files(tmp_path)
+    _write(tmp_path, 3, prefix="a")
+    _write(tmp_path, 3, prefix="a", overwrite=True)
+    assert before.items() <= _files(tmp_path).items()
+
+
 def _killed_at(call):
     """In this process's child: dies before the renaming of that number."""
     replace, count = os.replace, iter(range(1, 1000))

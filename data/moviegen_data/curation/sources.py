@@ -5,10 +5,12 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipimport import ZipImportError, zipimporter
 
 _OWN = ("moviegen_core", "moviegen_data")
 
@@ -17,14 +19,18 @@ def program_of(made: Callable[..., Any], module: str) -> str:
     """A text that changes with a class or function, and with its module and what this imports.
 
     Args:
-        made: the class or function; of a notebook's, which has no file, its own text is all there is.
+        made: the class or function; of a notebook's class, which has no file, its functions' own texts are all there is.
         module: name of its module.
     """
-    try:
-        own = inspect.getsource(made)
-    except (OSError, TypeError):
-        own = ""
+    own = _source(made) or "".join(_source(part) for part in getattr(made, "__dict__", {}).values() if inspect.isfunction(part))
     return own + digest_of_sources(module)
+
+
+def _source(made: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(made)
+    except (OSError, TypeError):
+        return ""
 
 
 @cache
@@ -37,8 +43,10 @@ def digest_of_sources(module: str) -> str:
     Args:
         module: its name.
     """
+    loaded = sys.modules.get(module)
+    module = getattr(getattr(loaded, "__spec__", None), "name", module)  # what runs as __main__ may have a package and a name in it
     packages = {module.partition(".")[0], *_OWN}
-    told = getattr(sys.modules.get(module), "__file__", None)
+    told = getattr(loaded, "__file__", None)
     paths: dict[str, Path | None] = {module: Path(told) if told else _path(module)}
     open_names = [module]
     while open_names:
@@ -49,7 +57,7 @@ def digest_of_sources(module: str) -> str:
     total = hashlib.sha256()
     for name, path in sorted(paths.items()):
         if path:
-            total.update(f"{name}\0{_text(path)}\0".encode())
+            total.update(name.encode() + b"\0" + (_text(path) or b"") + b"\0")
     return total.hexdigest()
 
 
@@ -57,17 +65,32 @@ def digest_of_sources(module: str) -> str:
 def _path(name: str) -> Path | None:
     """The file of a module; None where there is none."""
     top, *parts = name.split(".")
-    spec = importlib.util.find_spec(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # it was made by hand, or is a script or a notebook
+        return None
     for folder in spec.submodule_search_locations or () if spec else ():
         for path in (Path(folder, *parts, "__init__.py"), Path(folder, *parts).with_suffix(".py")):
-            if path.is_file():
+            if _text(path) is not None:
                 return path
     return None
 
 
 @cache
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.suffix == ".py" and path.is_file() else ""
+def _text(path: Path) -> bytes | None:
+    """A module's text; None where there is none, as of a compiled one."""
+    if path.suffix != ".py":
+        return None
+    try:
+        return path.read_bytes()
+    except NotADirectoryError:  # it may lie in an archive
+        archive = next((parent for parent in path.parents if parent.is_file()), path)
+    except OSError:
+        return None
+    try:
+        return zipimporter(str(archive)).get_data(str(path))
+    except (ZipImportError, OSError):
+        return None
 
 
 @cache
@@ -76,7 +99,8 @@ def _imported(name: str, path: Path) -> list[str]:
     found = []
     for node in _nodes(path):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            for alias in node.names:  # `import a.b` gives a, and b within it
+                found += [alias.name, *([] if alias.asname else _above(alias.name))]
         elif isinstance(node, ast.ImportFrom):
             parts = name.split(".")
             above = parts[: len(parts) - node.level + (path.name == "__init__.py")] if node.level else []
@@ -85,6 +109,12 @@ def _imported(name: str, path: Path) -> list[str]:
             for alias in node.names:
                 found += [f"{origin}.{alias.name}", *_lazy(origin, alias.name)]
     return found
+
+
+def _above(name: str) -> list[str]:
+    """The packages that a module is in."""
+    parts = name.split(".")
+    return [".".join(parts[:number]) for number in range(1, len(parts))]
 
 
 def _lazy(package: str, name: str) -> list[str]:
@@ -98,8 +128,12 @@ def _lazy(package: str, name: str) -> list[str]:
 
 
 @cache
-def _nodes(path: Path) -> list[ast.AST]:
-    try:
-        return list(ast.walk(ast.parse(_text(path))))
-    except (SyntaxError, ValueError):  # it is not what was loaded, or is loaded by nobody
-        return []
+def _nodes(path: Path) -> list[ast.Import | ast.ImportFrom | ast.Dict]:
+    """All that imports or may be a table of names, and no more, for a large package's nodes take gigabytes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # who asks for errors would be told of no imports
+        try:
+            nodes = ast.walk(ast.parse(_text(path) or b""))
+            return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom | ast.Dict)]
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # it is not what was loaded, or is loaded by nobody
+            return []

@@ -27,11 +27,11 @@ def read_texts(given: list[str] | str, *, name: str, stage: str) -> list[str]:
 
 def _lines(given: str, name: str, stage: str) -> list[str]:
     known = sorted(file.stem for file in _LISTS.glob("*.txt"))
-    path = _LISTS / f"{given}.txt" if given in known else Path(given).expanduser()
     try:
+        path = _LISTS / f"{given}.txt" if given in known else Path(given).expanduser()
         return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         exists = f"there is no such file, and {what_exists(given, known, noun='list')}"
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # also of a name with a zero byte, and of `~nobody`
         exists = f"it cannot be read as text ({error})"
     raise UsageError(f"{name}={given!r} was given to {stage}", exists, "give texts, a file of them, or a list's name")

@@ -1,6 +1,7 @@
 """Captions that name one of some words."""
 
 import pickle
+import unicodedata
 
 import pytest
 
@@ -41,6 +42,14 @@ def test_terms_of_ones_own(tmp_path):
     assert (drop.reason, drop.measured, drop.wanted) == ("mentions none", "A cat", "one of 2 terms")
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_with_accents_count_in_either_form(form):
+    caption = unicodedata.normalize(form, "Ein Café")
+    for term in ("NFC", "NFD"):
+        assert said(caption, terms=[unicodedata.normalize(term, "café")]).annotations["mentions"] == ["café"]
+    assert said(caption, terms=["cafe"]).drop is not None
+
+
 def test_what_it_cannot_look_at_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="the clip a has none"):
         said("")
@@ -50,6 +59,9 @@ def test_what_it_cannot_look_at_is_an_error(tmp_path):
         Mentions(terms=[" "])
     with pytest.raises(UsageError, match="cannot be read as text"):
         Mentions(terms=str(tmp_path))
+    for name in ("a\0b", "~nobody-of-this-name/terms.txt"):
+        with pytest.raises(UsageError, match="cannot be read as text"):
+            Mentions(terms=name)
     (tmp_path / "latin.txt").write_bytes("Müller".encode("latin-1"))
     with pytest.raises(UsageError, match="cannot be read as text"):
         Mentions(terms=str(tmp_path / "latin.txt"))

@@ -1,11 +1,14 @@
 """Retrieval by texts with tiny random models, against what transformers says of the same words and pictures."""
 
+import math
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -115,7 +118,17 @@ def test_limits(folder, tokenizer):
         found = stage_of(folder, annotation="dogs", **settings).apply(clips_of(vectors))
         assert [clip.annotations["dogs"] for clip in found] == wanted.tolist()
         assert ("dogs_margin" in found[0].scores) == (settings.get("others", OTHERS) is not None)
-    for settings in ({"others": None}, {"min_cosine": 1.5}, {"batch": 0}, {"queries": []}):
+    for settings in (
+        {"others": None},
+        {"min_cosine": 1.5},
+        {"min_margin": math.nan},
+        {"min_margin": 3},
+        {"batch": 0},
+        {"queries": []},
+        {"queries": ["a dog"], "others": "others"},
+        {"annotation": ""},
+        {"annotation": "caption"},
+    ):
         with pytest.raises(UsageError):
             stage_of(folder, **settings)
 
@@ -146,6 +159,47 @@ def test_what_does_not_fit_is_an_error(folder, tmp_path):
     own.check_among([embedding, own, other])
     with pytest.raises(UsageError, match="made by the model in"):
         own.check_among([other, own])
+
+
+def test_two_of_one_annotation_are_refused(folder):
+    first, second = stage_of(folder), stage_of(folder, queries=["a cat"])
+    with pytest.raises(UsageError, match="annotates the same"):
+        second.check_among([first, second])
+    other = stage_of(folder, queries=["a cat"], annotation="cats")
+    other.check_among([first, other])
+
+
+def test_a_tokenizer_that_does_not_fit_is_an_error(folder, tokenizer, tmp_path):
+    """Each of these would find what it looks for everywhere, or end the run with a stack trace."""
+    clips = clips_of(np.ones((2, 16), np.float16))
+    names = {"eos_token": "</s>", "unk_token": "<unk>", "bos_token": "<start>"}
+    unpadded = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    unpadded.no_padding()
+    given = shutil.copytree(folder, tmp_path / "no padding")
+    PreTrainedTokenizerFast(tokenizer_object=unpadded, **names).save_pretrained(given)
+    with pytest.raises(UsageError, match="no token to fill texts up with"):
+        stage_of(given).apply(clips)
+    given = shutil.copytree(folder, tmp_path / "none", ignore=shutil.ignore_patterns("*token*"))
+    with pytest.raises(UsageError, match="knows no words" if "clip" in folder.name else "was given for TextRetrieval"):
+        stage_of(given).apply(clips)
+    if "clip" in folder.name:
+        given = shutil.copytree(folder, tmp_path / "no end")
+        endless = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        endless.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+        PreTrainedTokenizerFast(tokenizer_object=endless, pad_token="<pad>", **names).save_pretrained(given)
+        with pytest.raises(UsageError, match="does not end texts"):
+            stage_of(given).apply(clips)
+    with pytest.raises(UsageError, match="makes all texts alike"):
+        stage_of(folder, queries=["zebra"], others=["lion", "tiger"]).apply(clips)
+
+
+def test_weights_that_are_no_numbers_are_an_error(folder, tmp_path):
+    given = shutil.copytree(folder, tmp_path / "damaged")
+    weights = load_file(given / "model.safetensors")
+    weights["text_model.final_layer_norm.weight"][0] = math.nan
+    save_file(weights, given / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match="in float32 is no number"):
+        stage_of(given).apply(clips_of(np.ones((2, 16), np.float16)))
 
 
 def test_from_films_to_shards(folder, make_film, tmp_path):

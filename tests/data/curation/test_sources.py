@@ -1,13 +1,17 @@
 """What a stage's program is: its module and all that this imports of its own package and of moviegen, and nothing else."""
 
 import importlib
+import linecache
+import os
+import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from moviegen_data.curation import sources
+from moviegen_data.curation import ClipStage, sources
 from moviegen_data.curation.pipeline import Named, steps_of
 from moviegen_data.curation.sources import digest_of_sources
 
@@ -35,6 +39,13 @@ FILES = {
     "deep/inner.py": "from ..deepest import one\n",
     "deepest.py": "one = 1\n",
 }
+SHIPPED = """
+import sys
+sys.path.insert(0, {folder!r})
+import {name}.stage
+from moviegen_data.curation.sources import digest_of_sources
+print(digest_of_sources("{name}.stage"))
+"""
 _made = iter(range(100))
 
 
@@ -72,6 +83,87 @@ def test_what_is_imported_counts(package):
         assert (digest_of(package) != before) == (file != "stranger.py"), file  # which nobody imports
         path.write_text(text)
     assert digest_of(package) == before
+
+
+def test_texts_of_all_encodings_count(package):
+    """A mark of byte order, another encoding, and what only warns of the text, keep no import from being found."""
+    for head in (b"\xef\xbb\xbf", b"# coding: latin-1\n# \xe9\n", b"odd = '\\d'\n"):
+        (package / "stage.py").write_bytes(head + STAGE.replace("{name}", package.name).encode())
+        forget()
+        before = digest_of_sources(f"{package.name}.stage")
+        (package / "far.py").write_text("two = 3\n")
+        forget()
+        assert digest_of_sources(f"{package.name}.stage") != before, head
+        (package / "far.py").write_text("two = 2\n")
+    digests = set()
+    for letter in (b"\xe8", b"\xe9"):
+        (package / "far.py").write_bytes(b"# coding: latin-1\ntwo = '" + letter + b"'\n")
+        forget()
+        digests.add(digest_of_sources(f"{package.name}.stage"))
+    assert len(digests) == 2
+
+
+def test_packages_of_an_import_count(package):
+    (package / "stage.py").write_text(f"import {package.name}.deep.inner\n")
+    before = digest_of_sources(f"{package.name}.stage")
+    (package / "deep" / "__init__.py").write_text("three = 3\n")
+    forget()
+    assert digest_of_sources(f"{package.name}.stage") != before
+
+
+def test_packages_in_archives_count(package, tmp_path):
+    """Which zip files may hold, as what is shipped to the machines of a cluster; the digest is that of the same files in a folder."""
+    plain = told_by("-c", SHIPPED.format(folder=str(package.parent), name=package.name))
+    archive = shutil.make_archive(str(tmp_path / "first"), "zip", package.parent, package.name)
+    assert told_by("-c", SHIPPED.format(folder=archive, name=package.name)) == plain
+    (package / "far.py").write_text("two = 3\n")
+    archive = shutil.make_archive(str(tmp_path / "second"), "zip", package.parent, package.name)
+    assert told_by("-c", SHIPPED.format(folder=archive, name=package.name)) != plain
+
+
+def test_scripts_count(package):
+    """As a file of its own, and as a module of its package, which is the same as when it is imported."""
+    script = """
+from moviegen_data.curation import Clip, ClipStage, Function
+from moviegen_data.curation.pipeline import Named, steps_of
+class Mine(ClipStage):
+    def apply(self, clip, media):
+        from PACKAGE.near import half
+        return half(2)
+def mine(clip, media):
+    return clip
+if __name__ == "__main__":
+    for stage in (Mine(), Function(path="__main__:mine")):
+        print(steps_of([Named("s", stage, {})])[0].digest)
+""".replace("PACKAGE", package.name)
+    path = package / "script.py"
+    path.write_text(script)
+    as_file, as_module = told_by(str(path)), told_by("-m", f"{package.name}.script", cwd=package.parent)
+    stage = importlib.import_module(f"{package.name}.script").Mine()
+    assert as_module[0] == steps_of([Named("s", stage, {})])[0].digest
+    path.write_text(script.replace("half(2)", "half(3)"))
+    assert not set(as_file + as_module) & {*told_by(str(path)), *told_by("-m", f"{package.name}.script", cwd=package.parent)}
+
+
+def told_by(*command, cwd=None):
+    roots = [str(Path(module.__file__).parents[1]) for module in map(importlib.import_module, ("moviegen_core", "moviegen_data"))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
+    ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, cwd=cwd, env=environment)
+    return ran.stdout.split()
+
+
+def test_cells_of_a_notebook_count(monkeypatch):
+    digests = set()
+    for number in range(2):  # as IPython does
+        cell = f"class Mine(ClipStage):\n    def apply(self, clip, media):\n        return clip.scored(number={number})\n"
+        name = f"<cell {number}>"
+        monkeypatch.setitem(linecache.cache, name, (len(cell), None, cell.splitlines(True), name))
+        notebook = types.ModuleType("notebook_of_cells")
+        monkeypatch.setitem(sys.modules, notebook.__name__, notebook)
+        notebook.ClipStage = ClipStage
+        exec(compile(cell, name, "exec"), vars(notebook))
+        digests.add(steps_of([Named("s", notebook.Mine(), {})])[0].digest)
+    assert len(digests) == 2
 
 
 def test_what_cannot_be_read_is_left_out(package):

@@ -2,6 +2,7 @@
 
 import re
 from functools import cached_property
+from unicodedata import normalize
 
 from moviegen_core.errors import UsageError
 from moviegen_data.curation.clip import Clip
@@ -34,13 +35,14 @@ class Mentions(ClipStage):
         """Look for the terms in the caption."""
         if not clip.caption:
             raise UsageError("Mentions looks at captions", f"the clip {clip.key} has none", "put a stage that captions before Mentions")
-        found = list(dict.fromkeys(" ".join(match.group().lower().split()) for match in self._pattern.finditer(clip.caption)))
+        matches = self._pattern.finditer(normalize("NFC", clip.caption))
+        found = list(dict.fromkeys(" ".join(match.group().lower().split()) for match in matches))
         if not found:
             return clip.dropped("mentions none", measured=clip.caption[:80], wanted=f"one of {len(self.terms)} terms")
         return clip.annotated(mentions=found)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self.terms, key=len, reverse=True)
+        longest_first = sorted((normalize("NFC", term) for term in self.terms), key=len, reverse=True)
         phrases = (r"\s+".join(map(re.escape, term.split())) for term in longest_first)
         return re.compile(rf"(?<![\w-])(?:{'|'.join(phrases)})(?![\w-])", re.IGNORECASE)

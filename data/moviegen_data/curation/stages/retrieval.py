@@ -21,6 +21,7 @@ from moviegen_data.curation.stages.concept_embedding import ConceptEmbedding
 from moviegen_data.curation.texts import read_texts
 
 _WANTED = "the folder of the CLIP-type model that ConceptEmbedding has, with its tokenizer"
+_TAKEN = {"caption", "cut", "key", "schema", "scores", "source"}  # of the shards' json
 _DECIMALS = 6  # sums differ in their last digits between machines, and a verdict must not
 _BLOCK = 4096  # clips compared at a time
 
@@ -41,7 +42,7 @@ class TextRetrieval(SetStage):
         queries: texts to be found: a list, the path of a file with one a line (`#` begins a comment), or `humans`.
         others: texts of all else, in the same forms, or `others`. None compares with nothing: `min_cosine` alone decides.
         annotation: what the annotation is called.
-        min_margin: least margin.
+        min_margin: least margin, from -2 to 2.
         min_cosine: least cosine, from -1 to 1; None asks for none. What is near differs widely from model to model: look at the scores.
         vector: the vectors compared, `concept` of `ConceptEmbedding`.
         batch: texts embedded at a time.
@@ -49,8 +50,9 @@ class TextRetrieval(SetStage):
         dtype: precision of the model.
 
     Raises:
-        UsageError: there are no texts, or nothing that decides; clips are not embedded before by the same model; on use: the folder holds
-            no such model, or a text is longer than it takes.
+        UsageError: there are no texts, a text is among both, or nothing decides; another stage annotates the same, or another model
+            embedded the clips; on use: clips are not embedded, the folder holds no such model, its tokenizer does not fit it, or a text
+            is longer than it takes.
     """
 
     def __init__(
@@ -73,9 +75,18 @@ class TextRetrieval(SetStage):
             raise UsageError("others=None and min_cosine=None were given to TextRetrieval", "then nothing decides what is found", advice)
         if min_cosine is not None and not -1 <= min_cosine <= 1:
             raise UsageError(f"min_cosine={min_cosine} was given to TextRetrieval", "a cosine is from -1 to 1", "give e.g. 0.2")
+        if not -2 <= min_margin <= 2:
+            raise UsageError(f"min_margin={min_margin} was given to TextRetrieval", "a margin is from -2 to 2", "give e.g. 0.02")
+        if not annotation or annotation in _TAKEN:
+            exists = f"in shards {', '.join(sorted(_TAKEN))} mean something else"
+            raise UsageError(f"annotation={annotation!r} was given to TextRetrieval", exists, "give another name, e.g. humans")
         self.path, self.annotation, self.vector = path, annotation, vector
         self.queries = read_texts(queries, name="queries", stage="TextRetrieval")
         self.others = [] if others is None else read_texts(others, name="others", stage="TextRetrieval")
+        both = [text for text in self.queries if text in set(self.others)]
+        if both:
+            advice = "take it out of one of them, or give `others` of your own"
+            raise UsageError(f"the text {both[0]!r} was given to TextRetrieval", "it is among both queries and others", advice)
         self.min_margin, self.min_cosine = min_margin, min_cosine
         self.batch, self.device, self.dtype = batch, device, dtype
         self.uses_gpu = device != "cpu"
@@ -84,8 +95,11 @@ class TextRetrieval(SetStage):
         return "\n".join([fingerprint_of(self.path), *self.queries, "", *self.others])
 
     def check_among(self, stages: Sequence[Stage]) -> None:
-        """Refuse vectors that no stage before this makes, or another model than this one's."""
+        """Refuse vectors of another model than this one's, and what another stage of this kind writes over."""
         before = stages[: stages.index(self)]
+        if any(isinstance(stage, TextRetrieval) and stage.annotation == self.annotation for stage in before):
+            exists = "a stage before it annotates the same, which would be lost"
+            raise UsageError(f"annotation={self.annotation!r} was given to TextRetrieval", exists, "give each a name of its own")
         makers = [stage for stage in before if isinstance(stage, ConceptEmbedding) and stage.vector == self.vector]
         if makers and Path(makers[-1].path).expanduser().resolve() != Path(self.path).expanduser().resolve():
             exists = f"the vectors {self.vector!r} are made by the model in {makers[-1].path}"
@@ -131,19 +145,36 @@ class TextRetrieval(SetStage):
             exists = f"it is a {type(network).__name__}, which does not embed words beside pictures"
             raise UsageError(f"the path {self.path} was given for TextRetrieval", exists, f"give {_WANTED}")
         tokenizer = load_part(AutoTokenizer.from_pretrained, self.path, **settings)
-        embedded = self._embed(network, tokenizer, [*self.queries, *self.others])
+        texts = [*self.queries, *self.others]
+        embedded = self._embed(network, tokenizer, texts)
+        given = f"the path {self.path} was given for TextRetrieval"
+        if not np.isfinite(embedded).all():
+            raise UsageError(given, f"what it makes of texts in {self.dtype} is no number", f"give {_WANTED}, or another dtype")
+        # As where it knows none of the words.
+        if len({text.lower() for text in texts}) > 1 and np.allclose(embedded, embedded[0], atol=1e-4):
+            raise UsageError(given, f"its tokenizer ({type(tokenizer).__name__}) makes all texts alike to the model", f"give {_WANTED}")
         return embedded[: len(self.queries)], embedded[len(self.queries) :]
 
     @torch.no_grad()
     def _embed(self, network: nn.Module, tokenizer: Any, texts: list[str]) -> Float[np.ndarray, "n d"]:
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes one up where there are no files of one
+            exists = f"its tokenizer ({type(tokenizer).__name__}) knows no words; the folder seems to lack vocab.json or tokenizer.json"
+            raise UsageError(f"the path {self.path} was given for TextRetrieval", exists, f"give {_WANTED}")
+        if tokenizer.pad_token is None:
+            exists = f"its tokenizer ({type(tokenizer).__name__}) has no token to fill texts up with"
+            raise UsageError(f"the path {self.path} was given for TextRetrieval", exists, "name its `pad_token` in tokenizer_config.json")
         most = int(network.config.text_config.max_position_embeddings)
-        lengths = [len(tokens) for tokens in tokenizer(texts)["input_ids"]]
+        plain = tokenizer(texts)["input_ids"]
+        lengths = [len(tokens) for tokens in plain]
         if max(lengths) > most:
             longest = texts[lengths.index(max(lengths))]
             exists = f"it has {max(lengths)} tokens, and the model takes {most}"
             raise UsageError(f"the text {longest!r} was given to TextRetrieval", exists, "say it in fewer words")
         # SigLIP saw nothing but texts filled up to its length (as its documentation says); for the others padding is masked out.
         fills_up = network.config.model_type.startswith("siglip")
+        if not fills_up and len({tuple(tokens[-1:]) for tokens in plain}) > 1:  # there CLIP looks for a text's meaning
+            exists = f"its tokenizer ({type(tokenizer).__name__}) does not end texts with a token of its own"
+            raise UsageError(f"the path {self.path} was given for TextRetrieval", exists, f"give {_WANTED}")
         padding = {"padding": "max_length", "max_length": most} if fills_up else {"padding": True}
         inputs = tokenizer(texts, return_tensors="pt", return_attention_mask=True, **padding)
 
