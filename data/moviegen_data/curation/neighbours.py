@@ -12,7 +12,7 @@ from moviegen_data.curation.optional import optional
 
 _BLOCK = 256  # vectors looked up at a time; bounds the memory where thousands are alike
 _SLACK = 1e-3  # the index finds candidates in single precision; what is this far below is looked at exactly
-_DECIMALS = 6  # sums differ in their last digits between machines, and a verdict must not
+DECIMALS = 6  # sums differ in their last digits between machines, and a verdict must not
 
 
 def unit_vectors(clips: list[Clip], name: str, *, stage: str, maker: str) -> Float[np.ndarray, "n d"]:
@@ -75,7 +75,7 @@ def leaders(vectors: Float[np.ndarray, "n d"], threshold: float, *, exact_up_to:
 
 def cosine(one: Float[np.ndarray, "d"], other: Float[np.ndarray, "d"]) -> float:
     """Cosine of two vectors of length 1, rounded so that machines agree."""
-    return round(float(one.astype(np.float64) @ other.astype(np.float64)), _DECIMALS)
+    return round(float(one.astype(np.float64) @ other.astype(np.float64)), DECIMALS)
 
 
 def _index(vectors: Float[np.ndarray, "n d"], exact_up_to: int, seed: int) -> Any:
@@ -104,4 +104,4 @@ def _near(
     for place, number in enumerate(asking):
         near = numbers[int(limits[place]) : int(limits[place + 1])]
         exact = vectors[near].astype(np.float64) @ vectors[number].astype(np.float64)
-        yield int(number), near[np.round(exact, _DECIMALS) >= threshold]
+        yield int(number), near[np.round(exact, DECIMALS) >= threshold]

@@ -50,6 +50,11 @@ def test_letters_with_accents_count_in_either_form(form):
     assert said(caption, terms=["cafe"]).drop is not None
 
 
+def test_a_line_ends_where_a_keyboard_ends_it(tmp_path):
+    (tmp_path / "terms.txt").write_text("ice\u2028cream\r\ncake\n")
+    assert Mentions(terms=str(tmp_path / "terms.txt")).terms == ["ice\u2028cream", "cake"]
+
+
 def test_what_it_cannot_look_at_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="the clip a has none"):
         said("")

@@ -14,7 +14,7 @@ from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.pretrained import Dtype
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.fingerprints import fingerprint_of
-from moviegen_data.curation.neighbours import unit_vectors
+from moviegen_data.curation.neighbours import DECIMALS, unit_vectors
 from moviegen_data.curation.pretrained import in_equal_batches, load_network, load_part, pick_device
 from moviegen_data.curation.stage import SetStage, Stage
 from moviegen_data.curation.stages.concept_embedding import ConceptEmbedding
@@ -22,7 +22,6 @@ from moviegen_data.curation.texts import read_texts
 
 _WANTED = "the folder of the CLIP-type model that ConceptEmbedding has, with its tokenizer"
 _TAKEN = {"caption", "cut", "key", "schema", "scores", "source"}  # of the shards' json
-_DECIMALS = 6  # sums differ in their last digits between machines, and a verdict must not
 _BLOCK = 4096  # clips compared at a time
 
 
@@ -117,9 +116,9 @@ class TextRetrieval(SetStage):
         found: list[Clip] = []
         for start in range(0, len(clips), _BLOCK):
             part = own[start : start + _BLOCK]
-            near = np.round(part @ wanted.T, _DECIMALS)
+            near = np.round(part @ wanted.T, DECIMALS)
             best = near.argmax(1)
-            rival = np.round(part @ unwanted.T, _DECIMALS).max(1) if len(unwanted) else np.full(len(part), -1.0)
+            rival = np.round(part @ unwanted.T, DECIMALS).max(1) if len(unwanted) else np.full(len(part), -1.0)
             for clip, text, cosine, other in zip(clips[start : start + _BLOCK], best, near.max(1), rival, strict=True):
                 found.append(self._judge(clip, self.queries[text], float(cosine), float(other)))
         return found
@@ -128,7 +127,7 @@ class TextRetrieval(SetStage):
         clip = clip.scored(**{f"{self.annotation}_cosine": cosine})
         is_found = self.min_cosine is None or cosine >= self.min_cosine
         if self.others:
-            margin = round(cosine - other, _DECIMALS)
+            margin = round(cosine - other, DECIMALS)
             clip = clip.scored(**{f"{self.annotation}_margin": margin})
             is_found = is_found and margin >= self.min_margin
         told = {f"{self.annotation}_text": text} if is_found else {}
