@@ -247,7 +247,7 @@ def test_nothing_is_left_behind(make_shards, num_workers):
         gc.collect()
         return len(os.listdir("/proc/self/fd")), threading.active_count(), len(multiprocessing.active_children())
 
-    folder, start = make_shards(num_samples=12), state()
+    folder, start, threads = make_shards(num_samples=12), state(), threading.enumerate()
     loader = data_of(folder, batch_size=2, num_workers=num_workers).train_dataloader()
     list(loader)
     before = state()
@@ -257,6 +257,8 @@ def test_nothing_is_left_behind(make_shards, num_workers):
     after = state()
     assert after[1:] == before[1:] and after[0] <= before[0] + 2, "epochs add nothing"
     del loader
+    for thread in set(threading.enumerate()).difference(threads):
+        thread.join(30)  # torch tells the threads that feed its queues to end, and does not wait for it
     assert state()[1:] == start[1:]
 
 
