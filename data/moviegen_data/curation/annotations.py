@@ -1,15 +1,31 @@
 """Clips told apart by what earlier stages annotated, e.g. `{humans: true}`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from moviegen_core.errors import UsageError
-from moviegen_data.curation.clip import Clip
+from moviegen_data.curation.clip import TAKEN, Clip
 
 
 def has(clip: Clip, wanted: Mapping[str, Any]) -> bool:
     """Whether a clip has all of these annotations, with these values."""
     return all(name in clip.annotations and clip.annotations[name] == value for name, value in wanted.items())
+
+
+def require_free(names: Iterable[str], *, given: str) -> None:
+    """Refuse names of annotations that would be lost in the shards.
+
+    Args:
+        names: the names.
+        given: the setting that has them, for the error.
+
+    Raises:
+        UsageError: one is empty, or has another meaning there.
+    """
+    taken = sorted(name for name in names if not name or name in TAKEN)
+    if taken:
+        exists = f"in shards {', '.join(sorted(TAKEN))} mean something else"
+        raise UsageError(f"the annotation {taken[0]!r} of {given} was given", exists, "give another name")
 
 
 def require_known(clips: Sequence[Clip], wanted: Mapping[str, Any], *, given: str) -> None:

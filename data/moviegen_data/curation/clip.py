@@ -10,6 +10,11 @@ from typing import Any, Self
 import numpy as np
 
 PART = "+"  # between a medium's key and a clip's number; no medium's key holds it
+FILE_FACTS = (
+    "frames", "fps", "duration_s", "width", "height", "codec", "pixel_format", "rotation", "bytes",
+    "has_audio", "audio_hz", "num_channels", "audio_problem",
+)  # fmt: skip
+TAKEN = frozenset({"schema", "key", "caption", "source", "scores", "cut", *FILE_FACTS})  # names that the shards' json has for these
 _MAX_TOLD = 1000
 
 
@@ -89,7 +94,14 @@ class Clip:
         return replace(self, facts={**self.facts, **facts})
 
     def annotated(self, **annotations: Any) -> Self:
-        """A copy with further annotations."""
+        """A copy with further annotations.
+
+        Raises:
+            ValueError: one has the name of a fact, or of another field of the shards' json, where it would be lost.
+        """
+        taken = sorted((TAKEN | set(self.facts)).intersection(annotations))
+        if taken:
+            raise ValueError(f"the annotation {taken[0]} of {self.key!r} has a name that means something else in shards; call it otherwise")
         return replace(self, annotations={**self.annotations, **annotations})
 
     def embedded(self, **vectors: np.ndarray) -> Self:

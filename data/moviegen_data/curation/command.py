@@ -15,7 +15,7 @@ from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, 
 from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
 from moviegen_data.curation.publishing import require_free
 from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
-from moviegen_data.curation.report import Report, all_dropped, all_tallies, find_dropped, write_report
+from moviegen_data.curation.report import Report, all_clips, all_tallies, find_dropped, write_report
 from moviegen_data.curation.running import run_set_stage
 from moviegen_data.curation.tries import Tries
 from moviegen_data.curation.work import NAME, Results, Work, only_run, require_folder
@@ -72,7 +72,7 @@ def curate(
         steps, faults = results[1:], dict(plan.faults())
         found = {"num_media": len(media), "faults": faults, "skipped": skipped, "index": index}
         report = Report(root, stages, all_tallies(steps), **found, num_examples=thumbnails)
-        told = write_report(report, all_dropped(steps, faults), target)
+        told = write_report(report, all_clips(steps, faults), target)
     print(report)
     for line in report.failures():
         logger.warning("%s", line)

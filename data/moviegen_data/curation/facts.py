@@ -4,18 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from moviegen_data.audio import AudioDecoder, AudioInfo
+from moviegen_data.curation.clip import FILE_FACTS
 from moviegen_data.faults import SampleError
 from moviegen_data.video import VideoDecoder, VideoInfo
-
-_OF_A_FILE = (
-    "frames", "fps", "duration_s", "width", "height", "codec", "pixel_format", "rotation", "bytes",
-    "has_audio", "audio_hz", "num_channels", "audio_problem",
-)  # fmt: skip
 
 
 def without_file(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What stays true of a stretch when it has become a file of its own."""
-    return {name: value for name, value in facts.items() if name not in _OF_A_FILE}
+    return {name: value for name, value in facts.items() if name not in FILE_FACTS}
 
 
 def facts_of(data: bytes, frames: int, duration_s: float) -> dict[str, Any]:

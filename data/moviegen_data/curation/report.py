@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from moviegen_data.curation.work import Results
 from moviegen_data.faults import SkipReport
 
 _BINS = 24
+_MOST_VALUES = 1000  # of one annotation, counted each for itself
+_REST = "(others)"
 
 
 @dataclass
@@ -48,7 +51,7 @@ class StageReport:
 
 
 class Report:
-    """A run's report. It tells of the clips that were left out as they are counted, one by one: there may be millions.
+    """A run's report. It tells of the clips as they are counted, one by one: there may be millions.
 
     Args:
         root: the folder of media.
@@ -75,6 +78,7 @@ class Report:
     ) -> None:
         self.root, self.num_media, self.num_examples = root, num_media, num_examples
         self.faults, self.skipped, self.index = faults, skipped, index
+        self.annotations: dict[str, Counter[str]] = {}
         self.stages = [
             StageReport(each.name, type(each.stage).__name__, each.settings.get("init_args") or {}, tallies.get(each.name, Tally()))
             for each in stages
@@ -84,13 +88,31 @@ class Report:
                 each.histograms[name] = _histogram(each.tally.kept_scores.get(name, []), each.tally.dropped_scores.get(name, []))
 
     def count(self, clip: Clip) -> None:
-        """Count a clip that was left out, and keep it where it is one of its stage's examples."""
-        stage = "" if clip.drop is None or clip.key in self.faults else clip.drop.stage
+        """Count a clip: what is annotated of one that was kept; of one left out why, and whether it is one of its stage's examples."""
+        if clip.drop is None:
+            self._count_annotations(clip)
+            return
+        stage = "" if clip.key in self.faults else clip.drop.stage
         for each in self.stages:
-            if clip.drop is not None and each.name == stage:
+            if each.name == stage:
                 each.reasons[clip.drop.reason] += 1
                 insort(each.examples, clip, key=_place)
                 del each.examples[self.num_examples :]
+
+    def _count_annotations(self, clip: Clip) -> None:
+        for name, value in clip.annotations.items():
+            values = value if isinstance(value, list | tuple) else [value]
+            for told in {each if isinstance(each, str) else json.dumps(each) for each in values if isinstance(each, bool | str)}:
+                counts = self.annotations.setdefault(name, Counter())
+                counts[told if told in counts or len(counts) < _MOST_VALUES else _REST] += 1
+
+    def shares(self, name: str) -> list[tuple[str, int, float]]:
+        """The values of an annotation among the clips in the shards: each one's clips and percentage, the most frequent first.
+
+        Truths and texts are counted, and those in a list each for itself.
+        """
+        total = max(1, self.index["num_samples"])
+        return [(value, count, 100.0 * count / total) for value, count in self.annotations[name].most_common()]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a json file."""
@@ -114,6 +136,7 @@ class Report:
             "num_shards": len(self.index["shards"]),
             "num_bytes": self.index["num_bytes"],
             "stages": rows,
+            "annotations": {name: dict(counts.most_common()) for name, counts in sorted(self.annotations.items())},
             "not_cut": dict(self.faults),
             "not_media": self.skipped.as_dict(),
         }
@@ -128,6 +151,10 @@ class Report:
             lines.append(
                 f"  {each.name:<24} {each.tally.entered:>8} {each.tally.left:>8} {hours:>9.3f} {share:>8.2f} %   {reasons}".rstrip()
             )
+        for name in sorted(self.annotations):
+            values = [f"{shorten(value, 40)} {share:.2f} %" for value, _, share in self.shares(name)]
+            more = f" and {len(values) - 4} more" if len(values) > 4 else ""
+            lines.append(f"  {name} of the clips in the shards: {', '.join(values[:4])}{more}")
         if self.faults:
             lines.append(f"  {len(self.faults)} clips could not be cut: {', '.join(list(self.faults)[:3])}")
         if len(self.skipped):
@@ -144,20 +171,21 @@ class Report:
         return told
 
 
-def write_report(report: Report, dropped: Iterable[Clip], output: Path) -> dict[str, Any]:
+def write_report(report: Report, clips: Iterable[Clip], output: Path) -> dict[str, Any]:
     """Write `dropped.jsonl`, `report.json` and `report.html`; return what is in the second.
 
     Args:
         report: what to tell, nothing counted yet.
-        dropped: every clip that was left out; looked at once.
+        clips: every clip that was left out or is in the shards; looked at once.
         output: the folder.
     """
     from moviegen_data.curation.report_page import page
 
     with whole_file(output / "dropped.jsonl") as file:
-        for clip in dropped:
+        for clip in clips:
             report.count(clip)
-            file.write((json.dumps(_dropped_record(clip), ensure_ascii=False) + "\n").encode())
+            if clip.drop is not None:
+                file.write((json.dumps(_dropped_record(clip, clip.drop), ensure_ascii=False) + "\n").encode())
     told = report.to_dict()
     text = json.dumps(told, indent=1, ensure_ascii=False, default=str) + "\n"
     write_bytes(output / "report.json", text.encode(errors="backslashreplace"))
@@ -174,8 +202,8 @@ def all_tallies(results: Iterable[Results]) -> dict[str, Tally]:
     return {name: tally for step in results for name, tally in step.tallies().items()}
 
 
-def all_dropped(results: Sequence[Results], faults: Mapping[str, str]) -> Iterator[Clip]:
-    """Every clip that was left out, with its reason.
+def all_clips(results: Sequence[Results], faults: Mapping[str, str]) -> Iterator[Clip]:
+    """Every clip: those that were left out, with the reason, and those in the shards.
 
     Args:
         results: what each step left.
@@ -185,8 +213,8 @@ def all_dropped(results: Sequence[Results], faults: Mapping[str, str]) -> Iterat
         for clip in step.read_all():
             if clip.drop is not None:
                 yield clip
-            elif step is results[-1] and clip.key in faults:
-                yield clip.dropped("cannot be cut", measured=faults[clip.key], stage=CUT)
+            elif step is results[-1]:
+                yield clip.dropped("cannot be cut", measured=faults[clip.key], stage=CUT) if clip.key in faults else clip
 
 
 def find_dropped(output: Path, name: str) -> Iterator[dict[str, Any]]:
@@ -198,8 +226,7 @@ def find_dropped(output: Path, name: str) -> Iterator[dict[str, Any]]:
                 yield record
 
 
-def _dropped_record(clip: Clip) -> dict[str, Any]:
-    drop = clip.drop or Drop("", "")
+def _dropped_record(clip: Clip, drop: Drop) -> dict[str, Any]:
     return {
         "key": clip.key,
         "source": clip.source,

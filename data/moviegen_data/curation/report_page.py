@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moviegen_data.curation.report import Report, StageReport
 
 _THUMBNAIL_PX = 160
+_MOST_ROWS = 20  # of one annotation
 _NO_PICTURE = "<div class=none></div>"
 _STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1b1f24; background: #fff }
@@ -57,6 +58,7 @@ def page(report: "Report") -> str:
     if len(report.skipped):
         body.append(f"<p class=muted>{html.escape(report.skipped.summary())}</p>")
     body += [_stage(each, report.root) for each in report.stages]
+    body.append(_annotations(report))
     body.append("<p class=muted>Every clip that was left out is in <code>dropped.jsonl</code>, with its scores and its reason.</p>")
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
     return f"{head}{''.join(body)}</html>\n"
@@ -88,6 +90,21 @@ def _plain(value: Any) -> str:
 
 def _several(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _annotations(report: "Report") -> str:
+    if not report.annotations:
+        return ""
+    rows = []
+    for name in sorted(report.annotations):
+        shares = report.shares(name)
+        for number, (value, count, share) in enumerate(shares[:_MOST_ROWS]):
+            cells = f"<td>{'' if number else html.escape(name)}</td><td>{html.escape(value)}</td><td class=n>{count}</td>"
+            rows.append(f"<tr>{cells}<td class=n>{share:.2f} %</td><td><div class=bar><i style='width:{share:.2f}%'></i></div></td></tr>")
+        if len(shares) > _MOST_ROWS:
+            rows.append(f"<tr><td><td class=muted colspan=4>and {len(shares) - _MOST_ROWS} more, in <code>report.json</code></tr>")
+    head = "<th>annotation<th>value<th class=n>clips<th class=n>share<th>"
+    return f"<h2>Annotations of the clips in the shards</h2><div class=wide><table><tr>{head}</tr>{''.join(rows)}</table></div>"
 
 
 def _stage(each: "StageReport", root: Path) -> str:

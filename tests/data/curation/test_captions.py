@@ -125,6 +125,10 @@ def test_caption_files(tmp_path):
         pickle.dumps(stage)
     with pytest.raises(UsageError, match="no such file"):
         SidecarCaptions(source=str(tmp_path / "d.csv")).apply(Clip(key="a", source="a.mp4"), Media(tmp_path / "a.mp4"))
+    with pytest.raises(
+        UsageError, match="the annotation 'fps' of SidecarCaptions was given; in shards .* mean something else; give another"
+    ):
+        SidecarCaptions(source=str(tmp_path / "c.csv"), column="said", annotations=["camera_motion", "fps"])
     with pytest.raises(UsageError, match="columns are"):
         SidecarCaptions(source=str(tmp_path / "c.csv")).apply(Clip(key="a", source="a.mp4"), Media(tmp_path / "a.mp4"))
 

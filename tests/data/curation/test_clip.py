@@ -32,3 +32,11 @@ def test_scores_are_numbers(score):
 def test_embeddings_are_vectors_of_numbers(vector):
     with pytest.raises(ValueError, match="embeddings are vectors"):
         Clip("a", "a").embedded(x=np.array(vector))
+
+
+@pytest.mark.parametrize("name", ["fps", "caption", "key", "place"])
+def test_annotations_have_names_of_their_own(name):
+    clip = Clip("a", "a").described(place="here")
+    with pytest.raises(ValueError, match=f"the annotation {name} of 'a' has a name that means something else"):
+        clip.annotated(humans=True, **{name: "x"})
+    assert clip.annotated(humans=True).annotated(humans=False).annotations == {"humans": False}

@@ -9,8 +9,9 @@ import pytest
 from moviegen_data.curation import Clip, Function
 from moviegen_data.curation.engine import Tally
 from moviegen_data.curation.pipeline import Named
-from moviegen_data.curation.report import Report, _histogram, all_dropped, all_tallies, write_report
+from moviegen_data.curation.report import Report, _histogram, all_clips, all_tallies, write_report
 from moviegen_data.curation.report_page import histogram
+from moviegen_data.curation.report_page import page as page_of
 from moviegen_data.curation.work import Results
 from moviegen_data.faults import SkipReport
 
@@ -42,7 +43,7 @@ def _report(steps, **settings):
 
 
 def test_every_clip_that_was_left_out_is_told_once(steps, tmp_path):
-    told = write_report(_report(steps), all_dropped(steps, FAULTS), tmp_path)
+    told = write_report(_report(steps), all_clips(steps, FAULTS), tmp_path)
     records = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
     reasons = {record["key"]: record["reason"] for record in records}
     assert len(records) == 9 and reasons["c9"] == "cannot be cut" and reasons["c1"] == "still" and reasons["c0"] == "bright"
@@ -55,12 +56,12 @@ def test_every_clip_that_was_left_out_is_told_once(steps, tmp_path):
 def test_records_are_read_once(steps, tmp_path, monkeypatch):
     read, times = Results.read, []
     monkeypatch.setattr(Results, "read", lambda self, number: times.append((self.folder.name, number)) or read(self, number))
-    write_report(_report(steps), all_dropped(steps, FAULTS), tmp_path)
+    write_report(_report(steps), all_clips(steps, FAULTS), tmp_path)
     assert times == [("first", 0), ("first", 1), ("second", 0), ("second", 1)]
 
 
 def test_examples_do_not_depend_on_the_order(steps):
-    clips, chosen = list(all_dropped(steps, FAULTS)), []
+    clips, chosen = list(all_clips(steps, FAULTS)), []
     for found in (clips, clips[::-1]):
         report = _report(steps)
         for clip in found:
@@ -75,7 +76,7 @@ def test_examples_do_not_depend_on_the_order(steps):
 def test_a_stage_may_be_called_as_the_cutting(steps):
     report = _report(steps)
     report.stages[0] = replace(report.stages[0], name="cutting")
-    for clip in all_dropped(steps, FAULTS):
+    for clip in all_clips(steps, FAULTS):
         report.count(clip)
     assert not report.stages[0].reasons
 
@@ -85,3 +86,28 @@ def test_scores_of_all_sizes_have_a_histogram(scores):
     found = _histogram(scores[:1], scores[1:])
     assert (sum(found["kept"]), sum(found["dropped"])) == (1, len(scores) - 1)
     assert "<svg" in histogram("x", found)
+
+
+def test_annotations_of_what_is_in_the_shards_are_counted(steps, tmp_path, monkeypatch):
+    clips = list(all_clips(steps, FAULTS))
+    own = [
+        {"humans": True, "tags": ["a", "b", "b"]},
+        {"humans": False, "tags": ["a"], "words": [{"text": "no"}]},
+        {"humans": True, "size": 3},
+    ]
+    kept = [clip.annotated(**of) for clip, of in zip([clip for clip in clips if clip.drop is None], own, strict=True)]
+    gone = [clip.annotated(humans=True) for clip in clips if clip.drop is not None]
+    report = _report(steps)
+    told = write_report(report, gone + kept, tmp_path)
+    assert told["annotations"] == {"humans": {"true": 2, "false": 1}, "tags": {"a": 2, "b": 1}}
+    assert "humans of the clips in the shards: true 66.67 %, false 33.33 %" in str(report)
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>humans</td><td>true</td><td class=n>2</td>" in page and len((tmp_path / "dropped.jsonl").read_text().splitlines()) == 9
+    monkeypatch.setattr("moviegen_data.curation.report._MOST_VALUES", 2)
+    crowd = _report(steps)
+    for number in range(5):
+        crowd.count(kept[0].annotated(name=f"<{number % 4}>"))
+    assert crowd.annotations["name"] == {"<0>": 2, "<1>": 1, "(others)": 2}
+    crowd.count(kept[0].annotated(told="a\nlong " + "story " * 20))
+    assert len(str(crowd).splitlines()) == len(str(report).splitlines()) + 2 and "a long story" in str(crowd)
+    assert "&lt;0&gt;" in page_of(crowd) and "<0>" not in page_of(crowd)

@@ -128,6 +128,7 @@ def test_limits(folder, tokenizer):
         {"queries": ["a dog"], "others": "others"},
         {"annotation": ""},
         {"annotation": "caption"},
+        {"annotation": "width"},
     ):
         with pytest.raises(UsageError):
             stage_of(folder, **settings)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from moviegen_core.errors import UsageError
 from moviegen_core.randomness import keyed_share
 from moviegen_data.captions import caption_beside, caption_records
+from moviegen_data.curation.annotations import require_free
 from moviegen_data.curation.captioner import Captioner, Said
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.fingerprints import fingerprint_of
@@ -36,8 +37,8 @@ class SidecarCaptions(Captioner):
         seed: of the clips' places.
 
     Raises:
-        UsageError: the portion is not within [0, 1], or a column is named for `sidecar`; on first use: the file is absent, of an unknown
-            kind, or lacks the columns.
+        UsageError: the portion is not within [0, 1], a column is named for `sidecar`, or an annotation is called as something else in
+            shards; on first use: the file is absent, of an unknown kind, or lacks the columns.
         SourceError: on use: the system cannot read a NAME.txt.
     """
 
@@ -56,6 +57,7 @@ class SidecarCaptions(Captioner):
         super().__init__(portion=portion, keep_existing=keep_existing, min_words=min_words, seed=seed)
         if source == _BESIDE and column is not None:
             raise UsageError(f"column={column!r} was given to SidecarCaptions", "NAME.txt has no columns", "name a csv, json or jsonl file")
+        require_free(annotations, given="SidecarCaptions")
         self.source, self.column, self.annotations, self.absent = source, column, tuple(annotations), absent
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.pretrained import Dtype
+from moviegen_data.curation.annotations import require_free
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.fingerprints import fingerprint_of
 from moviegen_data.curation.neighbours import DECIMALS, unit_vectors
@@ -21,7 +22,6 @@ from moviegen_data.curation.stages.concept_embedding import ConceptEmbedding
 from moviegen_data.curation.texts import read_texts
 
 _WANTED = "the folder of the CLIP-type model that ConceptEmbedding has, with its tokenizer"
-_TAKEN = {"caption", "cut", "key", "schema", "scores", "source"}  # of the shards' json
 _BLOCK = 4096  # clips compared at a time
 
 
@@ -76,9 +76,7 @@ class TextRetrieval(SetStage):
             raise UsageError(f"min_cosine={min_cosine} was given to TextRetrieval", "a cosine is from -1 to 1", "give e.g. 0.2")
         if not -2 <= min_margin <= 2:
             raise UsageError(f"min_margin={min_margin} was given to TextRetrieval", "a margin is from -2 to 2", "give e.g. 0.02")
-        if not annotation or annotation in _TAKEN:
-            exists = f"in shards {', '.join(sorted(_TAKEN))} mean something else"
-            raise UsageError(f"annotation={annotation!r} was given to TextRetrieval", exists, "give another name, e.g. humans")
+        require_free([annotation], given="TextRetrieval")
         self.path, self.annotation, self.vector = path, annotation, vector
         self.queries = read_texts(queries, name="queries", stage="TextRetrieval")
         self.others = [] if others is None else read_texts(others, name="others", stage="TextRetrieval")
