@@ -257,6 +257,7 @@ def test_nothing_is_left_behind(make_shards, num_workers):
     after = state()
     assert after[1:] == before[1:] and after[0] <= before[0] + 2, "epochs add nothing"
     del loader
+    gc.collect()
     for thread in set(threading.enumerate()).difference(threads):
         thread.join(30)  # torch tells the threads that feed its queues to end, and does not wait for it
     assert state()[1:] == start[1:]

@@ -12,20 +12,22 @@ def has(clip: Clip, wanted: Mapping[str, Any]) -> bool:
     return all(name in clip.annotations and clip.annotations[name] == value for name, value in wanted.items())
 
 
-def require_free(names: Iterable[str], *, given: str) -> None:
-    """Refuse names of annotations that would be lost in the shards.
+def require_own_names(names: Iterable[str], *, given: str, others: Iterable[str] = ()) -> None:
+    """Refuse names of annotations that have another meaning.
 
     Args:
         names: the names.
         given: the setting that has them, for the error.
+        others: further names that are not free.
 
     Raises:
-        UsageError: one is empty, or has another meaning there.
+        UsageError: one is empty, or means something else in the shards' json.
     """
-    taken = sorted(name for name in names if not name or name in TAKEN)
-    if taken:
-        exists = f"in shards {', '.join(sorted(TAKEN))} mean something else"
-        raise UsageError(f"the annotation {taken[0]!r} of {given} was given", exists, "give another name")
+    taken = TAKEN.union(others)
+    for name in names:
+        if not name or name in taken:
+            exists = f"a name is a text, and in shards {', '.join(sorted(taken))} mean something else"
+            raise UsageError(f"the annotation {name!r} of {given} was given", exists, "give another name")
 
 
 def require_known(clips: Sequence[Clip], wanted: Mapping[str, Any], *, given: str) -> None:

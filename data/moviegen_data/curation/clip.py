@@ -3,18 +3,20 @@
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
+
+from moviegen_core.errors import UsageError
 
 PART = "+"  # between a medium's key and a clip's number; no medium's key holds it
 FILE_FACTS = (
     "frames", "fps", "duration_s", "width", "height", "codec", "pixel_format", "rotation", "bytes",
     "has_audio", "audio_hz", "num_channels", "audio_problem",
 )  # fmt: skip
-TAKEN = frozenset({"schema", "key", "caption", "source", "scores", "cut", *FILE_FACTS})  # names that the shards' json has for these
+TAKEN = frozenset({"schema", "key", "caption", "source", "scores", "cut", *FILE_FACTS})  # have a meaning of their own in shards
 _MAX_TOLD = 1000
 
 
@@ -90,19 +92,28 @@ class Clip:
         return replace(self, scores={**self.scores, **{name: round(float(score), 6) for name, score in scores.items()}})
 
     def described(self, **facts: Any) -> Self:
-        """A copy with further facts about the medium."""
+        """A copy with further facts about the medium.
+
+        Raises:
+            UsageError: one is called as an annotation, which would be lost in the shards.
+        """
+        self._require_apart(self.annotations, facts)
         return replace(self, facts={**self.facts, **facts})
 
     def annotated(self, **annotations: Any) -> Self:
         """A copy with further annotations.
 
         Raises:
-            ValueError: one has the name of a fact, or of another field of the shards' json, where it would be lost.
+            UsageError: one is called as a fact, or as another field of the shards' json.
         """
-        taken = sorted((TAKEN | set(self.facts)).intersection(annotations))
-        if taken:
-            raise ValueError(f"the annotation {taken[0]} of {self.key!r} has a name that means something else in shards; call it otherwise")
+        self._require_apart(annotations, TAKEN.union(self.facts))
         return replace(self, annotations={**self.annotations, **annotations})
+
+    def _require_apart(self, annotations: Iterable[str], others: Collection[str]) -> None:
+        both = sorted(set(annotations).intersection(others))
+        if both:
+            exists = "a clip's facts and annotations become one record, in which this name means something else"
+            raise UsageError(f"the annotation {both[0]!r} of {self.key!r} was given", exists, "let the stage call it otherwise")
 
     def embedded(self, **vectors: np.ndarray) -> Self:
         """A copy with further embeddings, kept in half precision.

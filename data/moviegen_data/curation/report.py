@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from moviegen_data.faults import SkipReport
 
 _BINS = 24
 _MOST_VALUES = 1000  # of one annotation, counted each for itself
+_MOST_SIGNS = 60  # of a value that is shown
 _REST = "(others)"
 
 
@@ -102,17 +102,19 @@ class Report:
     def _count_annotations(self, clip: Clip) -> None:
         for name, value in clip.annotations.items():
             values = value if isinstance(value, list | tuple) else [value]
-            for told in {each if isinstance(each, str) else json.dumps(each) for each in values if isinstance(each, bool | str)}:
+            told = [each if isinstance(each, str) else json.dumps(each) for each in values if isinstance(each, bool | str)]
+            if told:
                 counts = self.annotations.setdefault(name, Counter())
-                counts[told if told in counts or len(counts) < _MOST_VALUES else _REST] += 1
+                counts.update(list(dict.fromkeys(each if each in counts or len(counts) < _MOST_VALUES else _REST for each in told)))
 
     def shares(self, name: str) -> list[tuple[str, int, float]]:
         """The values of an annotation among the clips in the shards: each one's clips and percentage, the most frequent first.
 
-        Truths and texts are counted, and those in a list each for itself.
+        Truths and texts are counted, and those in a list each for itself. Where there are very many, later ones are counted together. Long
+        ones are shortened.
         """
         total = max(1, self.index["num_samples"])
-        return [(value, count, 100.0 * count / total) for value, count in self.annotations[name].most_common()]
+        return [(_shown(value), count, 100.0 * count / total) for value, count in self.annotations[name].most_common()]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a json file."""
@@ -152,7 +154,7 @@ class Report:
                 f"  {each.name:<24} {each.tally.entered:>8} {each.tally.left:>8} {hours:>9.3f} {share:>8.2f} %   {reasons}".rstrip()
             )
         for name in sorted(self.annotations):
-            values = [f"{shorten(value, 40)} {share:.2f} %" for value, _, share in self.shares(name)]
+            values = [f"{value} {share:.2f} %" for value, _, share in self.shares(name)]
             more = f" and {len(values) - 4} more" if len(values) > 4 else ""
             lines.append(f"  {name} of the clips in the shards: {', '.join(values[:4])}{more}")
         if self.faults:
@@ -235,6 +237,11 @@ def _dropped_record(clip: Clip, drop: Drop) -> dict[str, Any]:
         **asdict(drop),
         "scores": dict(clip.scores),
     }
+
+
+def _shown(text: str) -> str:
+    line = "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
+    return line if len(line) <= _MOST_SIGNS else line[:_MOST_SIGNS] + "..."
 
 
 def _place(clip: Clip) -> bytes:

@@ -126,9 +126,11 @@ def test_caption_files(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         SidecarCaptions(source=str(tmp_path / "d.csv")).apply(Clip(key="a", source="a.mp4"), Media(tmp_path / "a.mp4"))
     with pytest.raises(
-        UsageError, match="the annotation 'fps' of SidecarCaptions was given; in shards .* mean something else; give another"
+        UsageError, match="the annotation 'fps' of SidecarCaptions was given; .*, and in shards .* mean something else; give another"
     ):
         SidecarCaptions(source=str(tmp_path / "c.csv"), column="said", annotations=["camera_motion", "fps"])
+    with pytest.raises(UsageError, match="the annotation 'captioner' of SidecarCaptions"):
+        SidecarCaptions(source=str(tmp_path / "c.csv"), annotations=["captioner"])
     with pytest.raises(UsageError, match="columns are"):
         SidecarCaptions(source=str(tmp_path / "c.csv")).apply(Clip(key="a", source="a.mp4"), Media(tmp_path / "a.mp4"))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from moviegen_core.errors import UsageError
 from moviegen_data.curation import Clip
 
 
@@ -37,6 +38,8 @@ def test_embeddings_are_vectors_of_numbers(vector):
 @pytest.mark.parametrize("name", ["fps", "caption", "key", "place"])
 def test_annotations_have_names_of_their_own(name):
     clip = Clip("a", "a").described(place="here")
-    with pytest.raises(ValueError, match=f"the annotation {name} of 'a' has a name that means something else"):
+    with pytest.raises(UsageError, match=f"the annotation '{name}' of 'a' was given; .* means something else; let the stage call it"):
         clip.annotated(humans=True, **{name: "x"})
+    with pytest.raises(UsageError, match="the annotation 'humans' of 'a' was given"):
+        clip.annotated(humans=True).described(humans=2)
     assert clip.annotated(humans=True).annotated(humans=False).annotations == {"humans": False}

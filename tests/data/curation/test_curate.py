@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from moviegen_core.cli import main
 from moviegen_core.errors import UsageError
@@ -44,6 +45,20 @@ def test_from_a_folder_to_shards_and_report(make_folder, make_config, tmp_path):
     page = (output / "report.html").read_text()
     assert page.count("data:image/jpeg") == 2 and "too dark" in page and "<svg" in page
     assert json.loads((output / "report.json").read_text())["num_clips"] == 8
+
+
+def marked(clip, media):
+    return clip.annotated(is_late=clip.start_s > 0, share=0.5)
+
+
+def test_annotations_are_in_the_shards_and_counted(make_folder, make_config, tmp_path):
+    marks = {"class_path": "Function", "init_args": {"path": "test_curate:marked"}}
+    (tmp_path / "marks.yaml").write_text("# laid over\n" + yaml.safe_dump({"stages": {"marks": marks}}))
+    told = curate(str(make_folder(2)), str(tmp_path / "out"), config=[make_config(count=4), str(tmp_path / "marks.yaml")])
+    assert told["annotations"] == {"is_late": {"true": 6, "false": 2}}
+    reader = ShardReader(str(tmp_path / "out"))
+    samples = {reader[number].key: reader[number].metadata["is_late"] for number in range(len(reader))}
+    assert samples == {f"v{medium:03d}+{part:03d}": part > 0 for medium in range(2) for part in range(4)}
 
 
 def test_names_from_the_folder_are_harmless_in_the_page(make_folder, make_config, tmp_path):

@@ -88,26 +88,37 @@ def test_scores_of_all_sizes_have_a_histogram(scores):
     assert "<svg" in histogram("x", found)
 
 
-def test_annotations_of_what_is_in_the_shards_are_counted(steps, tmp_path, monkeypatch):
-    clips = list(all_clips(steps, FAULTS))
-    own = [
-        {"humans": True, "tags": ["a", "b", "b"]},
-        {"humans": False, "tags": ["a"], "words": [{"text": "no"}]},
-        {"humans": True, "size": 3},
-    ]
-    kept = [clip.annotated(**of) for clip, of in zip([clip for clip in clips if clip.drop is None], own, strict=True)]
-    gone = [clip.annotated(humans=True) for clip in clips if clip.drop is not None]
+@pytest.fixture
+def kept(steps):
+    """The clips in the shards: three."""
+    return [clip for clip in all_clips(steps, FAULTS) if clip.drop is None]
+
+
+def test_annotations_of_what_is_in_the_shards_are_counted(steps, kept, tmp_path):
+    tags = [{"tags": ["b", "a", "b"]}, {"tags": ["a"], "words": [{"text": "no"}]}, {"size": 3}]
+    clips = [clip.annotated(humans=number != 1, **own) for number, (clip, own) in enumerate(zip(kept, tags, strict=True))]
+    gone = [clip.annotated(humans=True) for clip in all_clips(steps, FAULTS) if clip.drop is not None]
     report = _report(steps)
-    told = write_report(report, gone + kept, tmp_path)
+    told = write_report(report, gone + clips, tmp_path)
     assert told["annotations"] == {"humans": {"true": 2, "false": 1}, "tags": {"a": 2, "b": 1}}
-    assert "humans of the clips in the shards: true 66.67 %, false 33.33 %" in str(report)
-    page = (tmp_path / "report.html").read_text()
-    assert "<td>humans</td><td>true</td><td class=n>2</td>" in page and len((tmp_path / "dropped.jsonl").read_text().splitlines()) == 9
+    assert "  humans of the clips in the shards: true 66.67 %, false 33.33 %\n  tags of" in str(report)
+    assert "<td>humans</td><td>true</td><td class=n>2</td>" in (tmp_path / "report.html").read_text()
+    assert len((tmp_path / "dropped.jsonl").read_text().splitlines()) == 9
+
+
+def test_many_values_of_an_annotation_are_counted_together(steps, kept, monkeypatch):
     monkeypatch.setattr("moviegen_data.curation.report._MOST_VALUES", 2)
-    crowd = _report(steps)
-    for number in range(5):
-        crowd.count(kept[0].annotated(name=f"<{number % 4}>"))
-    assert crowd.annotations["name"] == {"<0>": 2, "<1>": 1, "(others)": 2}
-    crowd.count(kept[0].annotated(told="a\nlong " + "story " * 20))
-    assert len(str(crowd).splitlines()) == len(str(report).splitlines()) + 2 and "a long story" in str(crowd)
-    assert "&lt;0&gt;" in page_of(crowd) and "<0>" not in page_of(crowd)
+    report = _report(steps)
+    for number, tags in enumerate((["b", "a"], ["a", "c", "d", "e"], ["f"])):
+        report.count(kept[number].annotated(tags=tags))
+    assert list(report.annotations["tags"].items()) == [("b", 1), ("a", 2), ("(others)", 2)], "no clip counts twice"
+
+
+def test_values_of_annotations_are_shown_in_brief(steps, kept):
+    report = _report(steps)
+    report.count(kept[0].annotated(**{"<b>": [f"<{number}>" for number in range(25)]}))
+    page = page_of(report)
+    assert "and 21 more" in str(report) and "and 5 more" in page
+    assert "&lt;b&gt;" in page and "&lt;0&gt;" in page and "<b>" not in page and "<0>" not in page
+    report.count(kept[1].annotated(told="a\nlong \x1b[1m" + "story" * 20))
+    assert f"told of the clips in the shards: a long [1m{'story' * 10}... 33.33 %" in str(report).splitlines()[-2]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from moviegen_core.errors import UsageError
 from moviegen_core.randomness import keyed_share
 from moviegen_data.captions import caption_beside, caption_records
-from moviegen_data.curation.annotations import require_free
+from moviegen_data.curation.annotations import require_own_names
 from moviegen_data.curation.captioner import Captioner, Said
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.fingerprints import fingerprint_of
@@ -57,7 +57,7 @@ class SidecarCaptions(Captioner):
         super().__init__(portion=portion, keep_existing=keep_existing, min_words=min_words, seed=seed)
         if source == _BESIDE and column is not None:
             raise UsageError(f"column={column!r} was given to SidecarCaptions", "NAME.txt has no columns", "name a csv, json or jsonl file")
-        require_free(annotations, given="SidecarCaptions")
+        require_own_names(annotations, given="SidecarCaptions", others=["captioner"])
         self.source, self.column, self.annotations, self.absent = source, column, tuple(annotations), absent
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.pretrained import Dtype
-from moviegen_data.curation.annotations import require_free
+from moviegen_data.curation.annotations import require_own_names
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.fingerprints import fingerprint_of
 from moviegen_data.curation.neighbours import DECIMALS, unit_vectors
@@ -76,7 +76,7 @@ class TextRetrieval(SetStage):
             raise UsageError(f"min_cosine={min_cosine} was given to TextRetrieval", "a cosine is from -1 to 1", "give e.g. 0.2")
         if not -2 <= min_margin <= 2:
             raise UsageError(f"min_margin={min_margin} was given to TextRetrieval", "a margin is from -2 to 2", "give e.g. 0.02")
-        require_free([annotation], given="TextRetrieval")
+        require_own_names([annotation], given="TextRetrieval")
         self.path, self.annotation, self.vector = path, annotation, vector
         self.queries = read_texts(queries, name="queries", stage="TextRetrieval")
         self.others = [] if others is None else read_texts(others, name="others", stage="TextRetrieval")
