@@ -275,6 +275,11 @@ AT_WORK = 'run = engine.run([Operator("w", Waits(folder / "w"))], range(2)); nex
 LEFT = 'run = engine.run([Operator("w", Waits(folder / "w"))], range(2)); next(run); print("there", flush=True); engine.__enter__()'
 
 
+def _hear_interrupts() -> None:
+    """A shell lets what it starts in the background ignore them, and these tests may have been."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def script(tmp_path):
     """Start a script of its own; it is there when it has printed so."""
@@ -286,7 +291,8 @@ def script(tmp_path):
         path.write_text(SCRIPT.format(then=then))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        runs.append(subprocess.Popen([sys.executable, str(path), str(tmp_path)], env=environment, start_new_session=True, **pipes))
+        how = {"start_new_session": True, "preexec_fn": _hear_interrupts}
+        runs.append(subprocess.Popen([sys.executable, str(path), str(tmp_path)], env=environment, **how, **pipes))
         assert runs[0].stdout.readline() == "there\n"
         return runs[0]
 
