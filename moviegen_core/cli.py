@@ -32,13 +32,18 @@ def main(args: list[str] | None = None) -> None:
         args: the command line without the program's name; `sys.argv[1:]` unless given.
 
     Raises:
-        SystemExit: with code 2 after a mistake of the user's, which was told on the error stream.
+        SystemExit: with code 2 after a mistake of the user's, which was told on the error stream, and 130 after an interrupt.
     """
     args = sys.argv[1:] if args is None else list(args)
     try:
         _dispatch(args)
     except BrokenPipeError:  # the reader, e.g. `head`, has seen enough
         sys.stdout = open(os.devnull, "w")
+    except KeyboardInterrupt as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        print(": ".join(["moviegen: interrupted", *map(str, error.args)]), file=sys.stderr)
+        raise SystemExit(130) from error
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE) or not _is_told_to_users(error):
             raise

@@ -330,6 +330,22 @@ def test_our_own_mistakes_keep_their_trace(hello, monkeypatch):
         main(["hello", "greet", "x"])
 
 
+@pytest.mark.parametrize(("words", "told"), [([], "moviegen: interrupted\n"), (["it goes on"], "moviegen: interrupted: it goes on\n")])
+def test_an_interrupt_is_told_in_one_line(hello, capsys, monkeypatch, words, told):
+    import moviegen_hello
+
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt(*words)
+
+    monkeypatch.setattr(moviegen_hello, "greet", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["hello", "greet", "x"])
+    assert ended.value.code == 130 and capsys.readouterr().err == told
+    monkeypatch.setenv("MOVIEGEN_TRACEBACK", "1")
+    with pytest.raises(KeyboardInterrupt):
+        main(["hello", "greet", "x"])
+
+
 def test_trace_on_demand(monkeypatch):
     monkeypatch.setenv("MOVIEGEN_TRACEBACK", "1")
     with pytest.raises(ValueError, match="command 'fitt'"):

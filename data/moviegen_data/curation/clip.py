@@ -36,9 +36,13 @@ class Drop:
     measured: str = ""
     wanted: str = ""
 
+    @property
+    def detail(self) -> str:
+        """What was measured and wanted, as far as it is known."""
+        return ", ".join(filter(None, (self.measured, f"wanted {self.wanted}" if self.wanted else "")))
+
     def __str__(self) -> str:
-        told = ", ".join(filter(None, (self.measured, f"wanted {self.wanted}" if self.wanted else "")))
-        return f"{self.stage}: {self.reason}" + (f" ({told})" if told else "")
+        return f"{self.stage}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
 
 
 @dataclass(frozen=True)

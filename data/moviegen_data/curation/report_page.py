@@ -142,7 +142,7 @@ def histogram(name: str, bins: Mapping[str, Sequence[float]]) -> str:
 def _figure(clip: Clip, root: Path) -> str:
     drop = clip.drop
     where = f"{clip.source} {clip.start_s:.1f}–{clip.start_s + clip.duration_s:.1f} s" if math.isfinite(clip.duration_s) else clip.source
-    why = "" if drop is None else ": ".join(filter(None, (drop.reason, drop.measured)))
+    why = "" if drop is None else ": ".join(filter(None, (drop.reason, drop.detail)))
     return f"<figure>{_thumbnail(clip, root)}<b>{html.escape(why)}</b><br>{html.escape(where)}</figure>"
 
 

@@ -43,7 +43,7 @@ def test_from_a_folder_to_shards_and_report(make_folder, make_config, tmp_path):
     assert (found["stage"], found["reason"], found["wanted"]) == ("bright", "too dark", "40 or more") and found["scores"]["brightness"] < 40
     assert told["not_media"]["by_cause"] == {"not a kind of media that shards hold": 1}
     page = (output / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 2 and "too dark" in page and "<svg" in page
+    assert page.count("data:image/jpeg") == 2 and "too dark: " in page and ", wanted 40 or more<" in page and "<svg" in page
     assert json.loads((output / "report.json").read_text())["num_clips"] == 8
 
 
