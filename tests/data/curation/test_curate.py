@@ -16,7 +16,7 @@ import yaml
 from moviegen_core.cli import main
 from moviegen_core.errors import UsageError
 from moviegen_data import ShardReader
-from moviegen_data.curation import LocalEngine, curate
+from moviegen_data.curation import LocalEngine, command, curate
 from moviegen_data.curation.report import find_dropped
 from moviegen_data.curation.work import only_run
 
@@ -256,8 +256,84 @@ def test_only_shards_of_curation_are_replaced(make_folder, make_config, make_sha
     curate(str(folder), str(output), config=make_config(prefix="mine"))
     foreign = output / "mine-2023-own.tar"
     foreign.write_bytes(b"x")
+    with pytest.raises(UsageError, match="it already holds mine-2023-own.tar, which would be read"):
+        curate(str(folder), str(output), config=make_config(prefix="other"), overwrite=True)
+    assert foreign.is_file() and len(list(output.glob("mine-0*"))) == 2
+    foreign.unlink()
     curate(str(folder), str(output), config=make_config(prefix="other"))
-    assert foreign.is_file() and not list(output.glob("mine-0*")) and (output / "other.index.json").is_file()
+    assert not list(output.glob("mine-0*")) and (output / "other.index.json").is_file()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("prefix", ["shard", "another"])
+def test_a_run_of_another_folder_is_replaced_only_where_that_is_said(prefix, make_folder, make_config, tmp_path):
+    first, second, output = make_folder(2, "first"), make_folder(1, "second"), tmp_path / "out"
+    curate(str(first), str(output), config=make_config())
+    before = contents(output)
+    with pytest.raises(UsageError, match=f"{output} was given for shards of {second}; it holds a run of {first}; give another folder"):
+        curate(str(second), str(output), config=make_config(prefix=prefix))
+    assert contents(output) == before
+    (tmp_path / "link").symlink_to(first)
+    assert curate(str(tmp_path / "link"), str(output), config=make_config(prefix=prefix))["num_clips"] == 4
+    assert curate(str(second), str(output), config=make_config(prefix=prefix), overwrite=True)["num_clips"] == 2
+    assert curate(str(second), str(output), config=make_config())["num_clips"] == 2
+    with pytest.raises(UsageError, match=f"it holds a run of {second}"):
+        curate(str(first), str(output), config=make_config())
+
+
+def test_a_run_that_had_no_report_yet_is_known_by_its_folder(make_folder, make_config, tmp_path, monkeypatch):
+    first, second, output = make_folder(2, "first"), make_folder(1, "second"), tmp_path / "out"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(command._Run, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        curate(str(first), str(output), config=make_config())
+    assert [path.name for path in output.iterdir()] == [".curation"]
+    with pytest.raises(UsageError, match=f"it holds a run of {first}"):
+        curate(str(second), str(output), config=make_config())
+    assert curate(str(first), str(output), config=make_config(least=0.0))["num_clips"] == 4
+
+
+def test_a_run_of_a_version_that_kept_no_folder_is_gone_on_with(make_folder, make_config, hash_of, tmp_path):
+    first, second, output = make_folder(2, "first"), make_folder(1, "second"), tmp_path / "out"
+    curate(str(first), str(output), config=make_config())
+    whole, record = hash_of(output), output / ".curation" / "folder.json"
+    record.unlink()
+    curate(str(first), str(output), config=make_config())
+    assert hash_of(output) == whole
+    with pytest.raises(UsageError, match="it holds a run of"):
+        curate(str(second), str(output), config=make_config())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_shards_of_other_prefixes_are_not_mixed_with(overwrite, make_folder, make_config, make_shards, tmp_path):
+    output = make_shards("out", num_samples=2, max_samples=1)
+    before = contents(output)
+    told = "for new shards named clips-.*; it already holds shard-000000.tar and 1 more, which .*; give a folder of its own"
+    with pytest.raises(UsageError, match=told):
+        curate(str(make_folder(1)), str(output), config=make_config(prefix="clips"), overwrite=overwrite)
+    assert contents(output) == before and not (output / ".curation").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_shards_do_not_go_into_the_folder_of_media(overwrite, make_folder, make_config, tmp_path):
+    folder = make_folder(1)
+    (tmp_path / "link").symlink_to(folder)
+    for output in (folder, tmp_path / "link", folder / ".." / "media"):
+        with pytest.raises(UsageError, match="it is the folder of media itself; give a folder of its own"):
+            curate(str(folder), str(output), config=make_config(), overwrite=overwrite)
+    assert [path.name for path in folder.iterdir()] == ["v000.mp4"]
+
+
+def test_a_step_that_cannot_be_named_is_refused_before_anything_is_written(make_folder, make_config, tmp_path, monkeypatch):
+    def refused(_):
+        raise UsageError("a stage was given", "its files cannot be told", "give others")
+
+    monkeypatch.setattr(command, "steps_of", refused)
+    with pytest.raises(UsageError, match="its files cannot be told"):
+        curate(str(make_folder(1)), str(tmp_path / "out"), config=make_config())
+    assert not (tmp_path / "out").exists()
 
 
 def test_shard_settings_are_checked(make_folder, make_config, tmp_path):
