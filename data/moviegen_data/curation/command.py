@@ -15,7 +15,7 @@ from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, 
 from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
 from moviegen_data.curation.publishing import require_free
 from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
-from moviegen_data.curation.report import Report, all_clips, all_tallies, find_dropped, write_report
+from moviegen_data.curation.report import Report, all_clips, all_tallies, find_dropped, find_kept, write_report
 from moviegen_data.curation.running import run_set_stage
 from moviegen_data.curation.tries import Tries
 from moviegen_data.curation.work import NAME, Results, Work, only_run, require_folder, require_same_media
@@ -168,23 +168,31 @@ class _Run:
 
 
 def why(output: str, name: str) -> list[dict[str, Any]]:
-    """Tell why clips were left out of a run of `moviegen data curate`.
+    """Tell why clips were left out of a run of `moviegen data curate`, and which were kept; return the records of those left out.
 
     Args:
         output: folder of the run's shards and report.
         name: part of the name of a clip, or of the medium it is from.
 
     Raises:
-        UsageError: the folder holds no run, or no clip that was left out has the name.
+        UsageError: the folder holds no run, or no clip has the name, neither one that was left out nor one that was kept.
     """
     folder = Path(output).expanduser()
     if not (folder / "dropped.jsonl").is_file():
         raise UsageError(f"the folder {output} was given", "it holds no report of curation", "give the output of `moviegen data curate`")
-    found = list(find_dropped(folder, name))
-    if not found:
-        raise UsageError(f"the name {name!r} was given", "no clip that was left out has it", "look for a part of the file's name")
+    found, kept = list(find_dropped(folder, name)), sorted(find_kept(folder, name), key=lambda record: record["key"])
+    if not found and not kept:
+        exists = "no clip has it, neither one that was left out nor one that was kept"
+        raise UsageError(f"the name {name!r} was given", exists, "look for a part of the file's name")
     for record in found:
-        span = "" if record["end_s"] is None else f" {record['start_s']:g}-{record['end_s']:g} s"
         told = ", ".join(filter(None, (record["measured"], record["wanted"] and f"wanted {record['wanted']}")))
-        print(f"{record['key']}: {record['source']}{span}: {record['stage']}: {record['reason']}" + (f" ({told})" if told else ""))
+        print(f"{_place_of(record)}: {record['stage']}: {record['reason']}" + (f" ({told})" if told else ""))
+    for record in kept:
+        print(f"{_place_of(record)}: kept, in the shards")
     return found
+
+
+def _place_of(record: Mapping[str, Any]) -> str:
+    """A clip's key and, where its record tells them, medium and stretch."""
+    span = "" if record.get("end_s") is None else f" {record['start_s']:g}-{record['end_s']:g} s"
+    return record["key"] + (f": {record['source']}{span}" if "source" in record else "")

@@ -17,8 +17,11 @@ from moviegen_core.cli import main
 from moviegen_core.errors import UsageError
 from moviegen_data import ShardReader
 from moviegen_data.curation import LocalEngine, command, curate
+from moviegen_data.curation import output as output_module
+from moviegen_data.curation.command import why
 from moviegen_data.curation.report import find_dropped
 from moviegen_data.curation.work import only_run
+from moviegen_data.faults import SampleError
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -348,9 +351,34 @@ def test_the_command(make_folder, make_config, tmp_path, capsys):
     assert "3 media became 4 clips in 2 shards" in out and "1 too dark" in out
     main(["data", "why", str(tmp_path / "out"), "v002"])
     assert capsys.readouterr().out == "v002: v002.mp4: bright: too dark (14, wanted 40 or more)\n"
-    with pytest.raises(SystemExit):
-        main(["data", "why", str(tmp_path / "out"), "v001"])
-    assert "no clip that was left out has it" in capsys.readouterr().err
+    main(["data", "why", str(tmp_path / "out"), "v001"])
+    kept = "".join(f"v001+00{half}: v001.mp4 {half}-{half + 1} s: kept, in the shards\n" for half in (0, 1))
+    assert capsys.readouterr().out == kept
+    with pytest.raises(SystemExit) as left:
+        main(["data", "why", str(tmp_path / "out"), "v003"])
+    assert left.value.code == 2 and "no clip has it" in capsys.readouterr().err
+
+
+def test_what_became_of_all_clips_of_a_name(make_folder, make_config, tmp_path, capsys, monkeypatch):
+    folder, output = make_folder(3), tmp_path / "out"
+    (folder / "v000.mp4").rename(folder / "v00 \u00e9.mp4")
+
+    def broken(clip, *rest):
+        if clip.key == "v001+001":
+            raise SampleError("too short", "no frame")
+        return sample_of(clip, *rest)
+
+    sample_of = output_module.sample_of
+    monkeypatch.setattr(output_module, "sample_of", broken)
+    curate(str(folder), str(output), config=make_config())
+    capsys.readouterr()
+    (dropped,) = why(str(output), "v001")
+    first, second = capsys.readouterr().out.splitlines()
+    assert dropped["key"] == "v001+001" and first.startswith("v001+001: v001.mp4 1-2 s: cutting: cannot be cut")
+    assert second == "v001+000: v001.mp4 0-1 s: kept, in the shards"
+    assert why(str(output), "v00 \u00e9") == [] and len(capsys.readouterr().out.splitlines()) == 2
+    shutil.rmtree(output / ".curation")
+    assert why(str(output), "v001+000") == [] and capsys.readouterr().out == "v001+000: kept, in the shards\n"
 
 
 def test_nothing_left_is_told_not_hidden(make_folder, make_config, tmp_path):
