@@ -15,10 +15,10 @@ from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, 
 from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
 from moviegen_data.curation.publishing import require_free
 from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
-from moviegen_data.curation.report import Report, all_clips, all_tallies, find_dropped, write_report
+from moviegen_data.curation.report import Report, all_clips, all_tallies, find_dropped, find_kept, write_report
 from moviegen_data.curation.running import run_set_stage
 from moviegen_data.curation.tries import Tries
-from moviegen_data.curation.work import NAME, Results, Work, only_run, require_folder
+from moviegen_data.curation.work import NAME, Results, Work, only_run, require_folder, require_same_media
 from moviegen_data.faults import logger
 from moviegen_data.media_folder import keyed_media
 
@@ -37,7 +37,8 @@ def curate(
 ) -> dict[str, Any]:
     """Curate a folder of media: run the stages of a configuration over it, write what is left as shards, and report what was not.
 
-    Interrupt it and start it again: it goes on. With other settings it does again what they change.
+    Interrupt it and start it again: it goes on. With other settings it does again what they change, and new shards take the place of
+    the earlier ones, also under another prefix. What is refused before the work begins leaves the output as it was.
 
     Args:
         folder: videos, pictures and sounds, in any depth.
@@ -46,33 +47,37 @@ def curate(
         engine: where the work is done; in this process unless given, e.g. `--engine LocalEngine --engine.num_workers 8`.
         part_size: media that are worked on, and kept, together, about.
         thumbnails: pictures of dropped clips in the report, for each stage.
-        overwrite: replace shards that are no run of curation.
+        overwrite: replace the run of another folder, and shards of the same prefix that are no run of curation. Without it only a run of
+            the same folder is replaced. Shards of other prefixes that are no run of curation are refused also with it.
 
     Raises:
-        UsageError: the folder holds no media, or the configuration cannot be used.
+        UsageError: the folder holds no media, the output is the same folder or holds what may not be replaced, or the configuration cannot
+            be used.
     """
     require_at_least(1, part_size=part_size)
     require_at_least(0, thumbnails=thumbnails)
     root, target = require_folder(folder), Path(output).expanduser().absolute()
     stages, shards = read_config([config] if isinstance(config, str) else config)
-    media, skipped = keyed_media(root)
+    require_same_media(target, root, overwrite=overwrite)
     require_free(target, shards.prefix, overwrite=overwrite)
+    media, skipped = keyed_media(root)
     engine = engine or LocalEngine()
     _require_resources(engine, stages)
+    steps = steps_of(stages)
     with only_run(target / NAME), engine:
         work = Work(target / NAME, root, part_size)
         run = _Run(engine, work)
         results = [run.begin(media)]
-        for step in steps_of(stages):
+        for step in steps:
             results.append(run.step(step, results[-1]))
         plan = plan_shards(work.folder, root, shards, results[-1])
         run.shards(plan)
         index = plan.publish(target, overwrite=overwrite)
         work.forget_others(results, plan.folder)
-        steps, faults = results[1:], dict(plan.faults())
+        made, faults = results[1:], dict(plan.faults())
         found = {"num_media": len(media), "faults": faults, "skipped": skipped, "index": index}
-        report = Report(root, stages, all_tallies(steps), **found, num_examples=thumbnails)
-        told = write_report(report, all_clips(steps, faults), target)
+        report = Report(root, stages, all_tallies(made), **found, num_examples=thumbnails)
+        told = write_report(report, all_clips(made, faults), target)
     print(report)
     for line in report.failures():
         logger.warning("%s", line)
@@ -163,23 +168,31 @@ class _Run:
 
 
 def why(output: str, name: str) -> list[dict[str, Any]]:
-    """Tell why clips were left out of a run of `moviegen data curate`.
+    """Tell why clips were left out of a run of `moviegen data curate`, and which were kept; return the records of those left out.
 
     Args:
         output: folder of the run's shards and report.
         name: part of the name of a clip, or of the medium it is from.
 
     Raises:
-        UsageError: the folder holds no run, or no clip that was left out has the name.
+        UsageError: the folder holds no run, or no clip has the name, neither one that was left out nor one that was kept.
     """
     folder = Path(output).expanduser()
     if not (folder / "dropped.jsonl").is_file():
         raise UsageError(f"the folder {output} was given", "it holds no report of curation", "give the output of `moviegen data curate`")
-    found = list(find_dropped(folder, name))
-    if not found:
-        raise UsageError(f"the name {name!r} was given", "no clip that was left out has it", "look for a part of the file's name")
+    found, kept = list(find_dropped(folder, name)), sorted(find_kept(folder, name), key=lambda record: record["key"])
+    if not found and not kept:
+        exists = "no clip has it, neither one that was left out nor one that was kept"
+        raise UsageError(f"the name {name!r} was given", exists, "look for a part of the file's name")
     for record in found:
-        span = "" if record["end_s"] is None else f" {record['start_s']:g}-{record['end_s']:g} s"
         told = ", ".join(filter(None, (record["measured"], record["wanted"] and f"wanted {record['wanted']}")))
-        print(f"{record['key']}: {record['source']}{span}: {record['stage']}: {record['reason']}" + (f" ({told})" if told else ""))
+        print(f"{_place_of(record)}: {record['stage']}: {record['reason']}" + (f" ({told})" if told else ""))
+    for record in kept:
+        print(f"{_place_of(record)}: kept, in the shards")
     return found
+
+
+def _place_of(record: Mapping[str, Any]) -> str:
+    """A clip's key and, where its record tells them, medium and stretch."""
+    span = "" if record.get("end_s") is None else f" {record['start_s']:g}-{record['end_s']:g} s"
+    return record["key"] + (f": {record['source']}{span}" if "source" in record else "")

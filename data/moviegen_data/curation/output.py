@@ -114,7 +114,7 @@ class ShardPlan:
         with ShardWriter(own, prefix=self.settings.prefix, **options) as writer:
             for clip in self.clips.read(number):
                 try:
-                    writer.write(_key_of(clip), self._sample(clip, watch))
+                    writer.write(key_of(clip), self._sample(clip, watch))
                 except SampleError as error:
                     faults[clip.key] = str(error)
             if any(why.startswith(KILLED) for why in faults.values()):
@@ -187,7 +187,19 @@ def plan_shards(folder: Path, root: Path, settings: ShardSettings, results: Resu
     return ShardPlan(own, root, settings, found)
 
 
-def _key_of(clip: Clip) -> str:
+def planned_clips(folder: Path, made_from: str) -> Iterator[Clip]:
+    """The clips of a set of shards as they were planned, also those that could not be cut; none where the plan is gone.
+
+    Args:
+        folder: the run's own folder.
+        made_from: what the set was made from.
+    """
+    own = folder / f"shards-{made_from}" / "clips"
+    names = tuple(sorted(path.stem.removeprefix("part-") for path in own.glob("part-*.jsonl")))
+    return Results(own, names, names).read_all()
+
+
+def key_of(clip: Clip) -> str:
     """A clip's key; where a clip was cut from clips of clips and the key has no room in a tar, its beginning and its hash."""
     if len(clip.key) <= MAX_KEY_BYTES:
         return clip.key

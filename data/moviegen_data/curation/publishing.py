@@ -49,17 +49,25 @@ class Published:
 
 
 def require_free(output: Path, prefix: str, *, overwrite: bool) -> None:
-    """Refuse a folder with shards of another run.
+    """Refuse a folder with shards that no run of curation has put there.
 
     Args:
         output: folder of the shards.
         prefix: first part of their names.
-        overwrite: whether they may be replaced. Those of an earlier run of curation always may.
+        overwrite: whether those of this prefix may be replaced. Others would stay, and be read as part of the set.
 
     Raises:
         UsageError: it has some.
     """
-    present = _foreign_shards(output, prefix)
+    present, others = _foreign_shards(output, prefix), _foreign_shards(output)
+    others = [name for name in others if name not in present]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise UsageError(
+            f"{output} was given for new shards named {prefix}-*.tar",
+            f"it already holds {others[0]}{more}, which would be read as part of them",
+            "give a folder of its own",
+        )
     if present and not overwrite:
         raise UsageError(
             f"{output} was given for new shards",
@@ -120,9 +128,9 @@ def _joined(sets: Sequence[Path], prefix: str) -> tuple[dict[str, Any], dict[str
     return {"schema": SCHEMA_VERSION, "prefix": prefix, **total, "parts": dict(sorted(parts.items())), "shards": shards}, links
 
 
-def _foreign_shards(output: Path, prefix: str) -> list[str]:
-    """Names of the shards of a prefix that no run of curation has put into a folder."""
-    form, ours = re.compile(re.escape(prefix) + r"-\d{6,}\.tar"), Published.read(output)
+def _foreign_shards(output: Path, prefix: str | None = None) -> list[str]:
+    """Names of the shards, of one prefix or of any, that no run of curation has put into a folder."""
+    form, ours = re.compile(r"[^.].*\.tar" if prefix is None else re.escape(prefix) + r"-\d{6,}\.tar"), Published.read(output)
     return sorted(path.name for path in output.glob("*.tar") if form.fullmatch(path.name) and not ours.has(path))
 
 

@@ -14,11 +14,12 @@ import numpy as np
 from moviegen_core.files import whole_file, write_bytes
 from moviegen_data.curation.clip import Clip, Drop
 from moviegen_data.curation.engine import Tally
-from moviegen_data.curation.output import CUT
+from moviegen_data.curation.output import CUT, key_of, planned_clips
 from moviegen_data.curation.pipeline import Named
+from moviegen_data.curation.publishing import Published
 from moviegen_data.curation.running import FAILED
 from moviegen_data.curation.tries import KILLED
-from moviegen_data.curation.work import Results
+from moviegen_data.curation.work import NAME, Results
 from moviegen_data.faults import SkipReport
 
 _BINS = 24
@@ -226,6 +227,22 @@ def find_dropped(output: Path, name: str) -> Iterator[dict[str, Any]]:
             record = json.loads(line)
             if name in record["key"] or name in record["source"]:
                 yield record
+
+
+def find_kept(output: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The keys in the shards, media and stretches of kept clips whose key or source contains a text.
+
+    The shards' index says what was kept. Where the results of parts are gone, nobody knows more of a clip than its key.
+    """
+    indices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(output.glob("*.index.json"))]
+    keys = {key for index in indices for shard in index["shards"] for key, _ in shard.get("members", ())}
+    for clip in planned_clips(output / NAME, Published.read(output).made_from):
+        key = key_of(clip)
+        if key in keys:
+            keys.remove(key)
+            if any(name in text for text in (key, clip.key, clip.source)):
+                yield {"key": key, "source": clip.source, "start_s": clip.start_s, "end_s": clip.end_s}
+    yield from ({"key": key} for key in keys if name in key)
 
 
 def _dropped_record(clip: Clip, drop: Drop) -> dict[str, Any]:

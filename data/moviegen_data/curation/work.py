@@ -20,6 +20,7 @@ from moviegen_data.curation.tries import KILLED
 
 NAME = ".curation"
 _GONE = ".gone-"
+_ROOT = "folder.json"
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,14 @@ class Work:
     def begin(self, media: Sequence[tuple[str, Path]]) -> "Results":
         """Write down which media there are, each as one clip, in parts. A part's name tells when one of it is changed, added or removed.
 
-        Where a part ends is decided by the media's keys alone, so that a medium that comes or goes changes one part or two.
+        Where a part ends is decided by the media's keys alone, so that a medium that comes or goes changes one part or two. The folder of
+        media is written down too, for `require_same_media`.
 
         Args:
             media: keys and paths, sorted by key.
         """
+        if _folder_of(self.folder) != (root := str(self.root.resolve())):
+            write_bytes(self.folder / _ROOT, json.dumps({"folder": root}).encode())
         parts, names = _cut(media, self.part_size), []
         for part in parts:
             stats = [path.stat() for _, path in part]
@@ -221,3 +225,31 @@ def require_folder(folder: str) -> Path:
         exists = "it is a file" if root.is_file() else f"{root.parent} has no such folder"
         raise UsageError(f"the folder {folder} was given", exists, "give a folder of videos, pictures or sounds")
     return root
+
+
+def require_same_media(output: Path, root: Path, *, overwrite: bool) -> None:
+    """Refuse an output that is the folder of media itself, or that holds a run of another one.
+
+    Args:
+        output: folder of the shards.
+        root: the folder of media.
+        overwrite: whether the run of another folder may be replaced.
+
+    Raises:
+        UsageError: it is, or holds one.
+    """
+    if output.resolve() == root.resolve():
+        raise UsageError(f"{output} was given for new shards", "it is the folder of media itself", "give a folder of its own")
+    earlier = _folder_of(output / NAME)
+    if earlier not in (None, str(root.resolve())) and not overwrite:
+        raise UsageError(
+            f"{output} was given for shards of {root}",
+            f"it holds a run of {earlier}",
+            "give another folder, or --overwrite to replace that run, also where its media were only moved",
+        )
+
+
+def _folder_of(work: Path) -> str | None:
+    """The folder of media that a run was begun with; None where there is no run, or one of a version that did not write it down."""
+    path = work / _ROOT
+    return json.loads(path.read_text(encoding="utf-8"))["folder"] if path.is_file() else None

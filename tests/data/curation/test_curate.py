@@ -16,9 +16,12 @@ import yaml
 from moviegen_core.cli import main
 from moviegen_core.errors import UsageError
 from moviegen_data import ShardReader
-from moviegen_data.curation import LocalEngine, curate
+from moviegen_data.curation import LocalEngine, command, curate
+from moviegen_data.curation import output as output_module
+from moviegen_data.curation.command import why
 from moviegen_data.curation.report import find_dropped
 from moviegen_data.curation.work import only_run
+from moviegen_data.faults import SampleError
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -256,8 +259,84 @@ def test_only_shards_of_curation_are_replaced(make_folder, make_config, make_sha
     curate(str(folder), str(output), config=make_config(prefix="mine"))
     foreign = output / "mine-2023-own.tar"
     foreign.write_bytes(b"x")
+    with pytest.raises(UsageError, match="it already holds mine-2023-own.tar, which would be read"):
+        curate(str(folder), str(output), config=make_config(prefix="other"), overwrite=True)
+    assert foreign.is_file() and len(list(output.glob("mine-0*"))) == 2
+    foreign.unlink()
     curate(str(folder), str(output), config=make_config(prefix="other"))
-    assert foreign.is_file() and not list(output.glob("mine-0*")) and (output / "other.index.json").is_file()
+    assert not list(output.glob("mine-0*")) and (output / "other.index.json").is_file()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("prefix", ["shard", "another"])
+def test_a_run_of_another_folder_is_replaced_only_where_that_is_said(prefix, make_folder, make_config, tmp_path):
+    first, second, output = make_folder(2, "first"), make_folder(1, "second"), tmp_path / "out"
+    curate(str(first), str(output), config=make_config())
+    before = contents(output)
+    with pytest.raises(UsageError, match=f"{output} was given for shards of {second}; it holds a run of {first}; give another folder"):
+        curate(str(second), str(output), config=make_config(prefix=prefix))
+    assert contents(output) == before
+    (tmp_path / "link").symlink_to(first)
+    assert curate(str(tmp_path / "link"), str(output), config=make_config(prefix=prefix))["num_clips"] == 4
+    assert curate(str(second), str(output), config=make_config(prefix=prefix), overwrite=True)["num_clips"] == 2
+    assert curate(str(second), str(output), config=make_config())["num_clips"] == 2
+    with pytest.raises(UsageError, match=f"it holds a run of {second}"):
+        curate(str(first), str(output), config=make_config())
+
+
+def test_a_run_that_had_no_report_yet_is_known_by_its_folder(make_folder, make_config, tmp_path, monkeypatch):
+    first, second, output = make_folder(2, "first"), make_folder(1, "second"), tmp_path / "out"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(command._Run, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        curate(str(first), str(output), config=make_config())
+    assert [path.name for path in output.iterdir()] == [".curation"]
+    with pytest.raises(UsageError, match=f"it holds a run of {first}"):
+        curate(str(second), str(output), config=make_config())
+    assert curate(str(first), str(output), config=make_config(least=0.0))["num_clips"] == 4
+
+
+def test_a_run_of_a_version_that_kept_no_folder_is_gone_on_with(make_folder, make_config, hash_of, tmp_path):
+    first, second, output = make_folder(2, "first"), make_folder(1, "second"), tmp_path / "out"
+    curate(str(first), str(output), config=make_config())
+    whole, record = hash_of(output), output / ".curation" / "folder.json"
+    record.unlink()
+    curate(str(first), str(output), config=make_config())
+    assert hash_of(output) == whole
+    with pytest.raises(UsageError, match="it holds a run of"):
+        curate(str(second), str(output), config=make_config())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_shards_of_other_prefixes_are_not_mixed_with(overwrite, make_folder, make_config, make_shards, tmp_path):
+    output = make_shards("out", num_samples=2, max_samples=1)
+    before = contents(output)
+    told = "for new shards named clips-.*; it already holds shard-000000.tar and 1 more, which .*; give a folder of its own"
+    with pytest.raises(UsageError, match=told):
+        curate(str(make_folder(1)), str(output), config=make_config(prefix="clips"), overwrite=overwrite)
+    assert contents(output) == before and not (output / ".curation").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_shards_do_not_go_into_the_folder_of_media(overwrite, make_folder, make_config, tmp_path):
+    folder = make_folder(1)
+    (tmp_path / "link").symlink_to(folder)
+    for output in (folder, tmp_path / "link", folder / ".." / "media"):
+        with pytest.raises(UsageError, match="it is the folder of media itself; give a folder of its own"):
+            curate(str(folder), str(output), config=make_config(), overwrite=overwrite)
+    assert [path.name for path in folder.iterdir()] == ["v000.mp4"]
+
+
+def test_a_step_that_cannot_be_named_is_refused_before_anything_is_written(make_folder, make_config, tmp_path, monkeypatch):
+    def refused(_):
+        raise UsageError("a stage was given", "its files cannot be told", "give others")
+
+    monkeypatch.setattr(command, "steps_of", refused)
+    with pytest.raises(UsageError, match="its files cannot be told"):
+        curate(str(make_folder(1)), str(tmp_path / "out"), config=make_config())
+    assert not (tmp_path / "out").exists()
 
 
 def test_shard_settings_are_checked(make_folder, make_config, tmp_path):
@@ -272,9 +351,34 @@ def test_the_command(make_folder, make_config, tmp_path, capsys):
     assert "3 media became 4 clips in 2 shards" in out and "1 too dark" in out
     main(["data", "why", str(tmp_path / "out"), "v002"])
     assert capsys.readouterr().out == "v002: v002.mp4: bright: too dark (14, wanted 40 or more)\n"
-    with pytest.raises(SystemExit):
-        main(["data", "why", str(tmp_path / "out"), "v001"])
-    assert "no clip that was left out has it" in capsys.readouterr().err
+    main(["data", "why", str(tmp_path / "out"), "v001"])
+    kept = "".join(f"v001+00{half}: v001.mp4 {half}-{half + 1} s: kept, in the shards\n" for half in (0, 1))
+    assert capsys.readouterr().out == kept
+    with pytest.raises(SystemExit) as left:
+        main(["data", "why", str(tmp_path / "out"), "v003"])
+    assert left.value.code == 2 and "no clip has it" in capsys.readouterr().err
+
+
+def test_what_became_of_all_clips_of_a_name(make_folder, make_config, tmp_path, capsys, monkeypatch):
+    folder, output = make_folder(3), tmp_path / "out"
+    (folder / "v000.mp4").rename(folder / "v00 \u00e9.mp4")
+
+    def broken(clip, *rest):
+        if clip.key == "v001+001":
+            raise SampleError("too short", "no frame")
+        return sample_of(clip, *rest)
+
+    sample_of = output_module.sample_of
+    monkeypatch.setattr(output_module, "sample_of", broken)
+    curate(str(folder), str(output), config=make_config())
+    capsys.readouterr()
+    (dropped,) = why(str(output), "v001")
+    first, second = capsys.readouterr().out.splitlines()
+    assert dropped["key"] == "v001+001" and first.startswith("v001+001: v001.mp4 1-2 s: cutting: cannot be cut")
+    assert second == "v001+000: v001.mp4 0-1 s: kept, in the shards"
+    assert why(str(output), "v00 \u00e9") == [] and len(capsys.readouterr().out.splitlines()) == 2
+    shutil.rmtree(output / ".curation")
+    assert why(str(output), "v001+000") == [] and capsys.readouterr().out == "v001+000: kept, in the shards\n"
 
 
 def test_nothing_left_is_told_not_hidden(make_folder, make_config, tmp_path):

@@ -159,12 +159,9 @@ def test_what_others_put_in_the_place_of_a_run_is_theirs(prefix, make_folder, ma
     curate(str(folder), str(out), config=make_config())
     with ShardWriter(out, overwrite=True) as writer:
         writer.write("theirs", {"json": {}})
-    config = make_config(prefix=prefix)
-    if prefix == "shard":
-        with pytest.raises(UsageError, match="it already holds 1 named shard-"):
-            curate(str(folder), str(out), config=config)
-    else:
-        curate(str(folder), str(out), config=config)
+    told = {"shard": "it already holds 1 named shard-", "another": "it already holds shard-000000.tar, which"}[prefix]
+    with pytest.raises(UsageError, match=told):
+        curate(str(folder), str(out), config=make_config(prefix=prefix))
     assert keys_of(out / "shard-000000.tar") == ["theirs"] and (out / "shard.index.json").is_file()
     curate(str(folder), str(out), config=make_config(), overwrite=True)
     assert "theirs" not in keys_of(out / "shard-000000.tar")
