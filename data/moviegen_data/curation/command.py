@@ -1,6 +1,7 @@
 """`moviegen data curate`: a folder of raw media becomes shards of clips worth learning from, and a report of what became of the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def curate(
     engine = engine or LocalEngine()
     _require_resources(engine, stages)
     steps = steps_of(stages)
-    with only_run(target / NAME), engine:
+    with _going_on(), only_run(target / NAME), engine:
         work = Work(target / NAME, root, part_size)
         run = _Run(engine, work)
         results = [run.begin(media)]
@@ -118,6 +119,15 @@ def _require_resources(engine: Engine, stages: Sequence[Named]) -> None:
             )
 
 
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Lets an interrupt tell how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("the same command goes on where it was") from error
+
+
 def _warn_of_killers(tries: Tries) -> None:
     for stage, source in tries.left():
         advice = "should this one end there too, give `--engine LocalEngine --engine.num_workers 1`: media that kill workers are left out"
@@ -146,16 +156,18 @@ class _Run:
         if missing and step.compares:
             self._compare(step, before, results)
         elif missing:
-            self._finish(operators(self.work, before, step, results), missing, "+".join(named.name for named in step.stages))
+            names = "+".join(named.name for named in step.stages)
+            self._finish(operators(self.work, before, step, results), missing, names, total=before.num_parts)
         return results
 
     def shards(self, plan: ShardPlan) -> None:
         """Write the shards that are not there."""
         plan.forget_poor()
-        self._finish([Operator("shards", WriteShard(plan, Tries(plan.folder / "tries", self.work.run)))], plan.missing(), "shards")
+        write = Operator("shards", WriteShard(plan, Tries(plan.folder / "tries", self.work.run)))
+        self._finish([write], plan.missing(), "shards", total=plan.num_shards)
 
-    def _finish(self, steps: Sequence[Operator], missing: Sequence[int], name: str) -> None:
-        with tqdm(total=len(missing), desc=name[:40], unit="part", disable=None) as progress:
+    def _finish(self, steps: Sequence[Operator], missing: Sequence[int], name: str, *, total: int) -> None:
+        with tqdm(total=total, initial=total - len(missing), desc=name[:40], unit="part", disable=None) as progress:
             for _ in self.engine.run(steps, missing):
                 progress.update()
 

@@ -50,6 +50,19 @@ def test_from_a_folder_to_shards_and_report(make_folder, make_config, tmp_path):
     assert json.loads((output / "report.json").read_text())["num_clips"] == 8
 
 
+def interrupted(clip, media):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_tells_how_to_go_on(make_folder, make_config, tmp_path):
+    stops = {"class_path": "Function", "init_args": {"path": "test_curate:interrupted"}}
+    (tmp_path / "stops.yaml").write_text("# laid over\n" + yaml.safe_dump({"stages": {"stops": stops}}))
+    folder, output, config = str(make_folder(2)), str(tmp_path / "out"), make_config()
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on where it was"):
+        curate(folder, output, config=[config, str(tmp_path / "stops.yaml")])
+    assert curate(folder, output, config=config)["num_clips"] == 4
+
+
 def marked(clip, media):
     return clip.annotated(is_late=clip.start_s > 0, share=0.5)
 
