@@ -15,6 +15,7 @@ from moviegen_core import __version__
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.hookspecs import Command
 from moviegen_core.plugins import TRAINER_COMMANDS, PluginHost, plugin_host
+from moviegen_core.refusals import find_mistake, lines_told
 
 TRACEBACK_VARIABLE = "MOVIEGEN_TRACEBACK"
 _TRAINER_SUMMARIES = {
@@ -92,8 +93,7 @@ def call(command: Command, args: Sequence[str]) -> Any:
         def error(self, message: str, ex: Exception | None = None) -> Any:
             if not self.exit_on_error:
                 return super().error(message, ex)
-            lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-            raise UsageError(f"`moviegen {title} {' '.join(args)}` was given", "; ".join(lines), f"see `moviegen {title} --help`")
+            raise _refusal(message, function, title, args) from ex
 
     title = " ".join(filter(None, (command.group, command.name)))
     module, _, name = command.function_path.partition(":")
@@ -102,6 +102,19 @@ def call(command: Command, args: Sequence[str]) -> Any:
     parser.add_function_arguments(function, as_group=False, as_positional=True, fail_untyped=True)
     config = parser.parse_args(_spell_out(function, args))
     return function(**parser.instantiate(config).as_dict())
+
+
+def _refusal(message: str, function: Callable[..., Any], title: str, args: Sequence[str]) -> UsageError:
+    """What the parser refused, in three parts."""
+    parameters = inspect.signature(function).parameters
+    advice = f"see `moviegen {title} --help`"
+    mistake = find_mistake(message, {name: parameter.annotation for name, parameter in parameters.items()})
+    if mistake is None:
+        return UsageError(f"`moviegen {title} {' '.join(args)}` was given", lines_told(message), advice)
+    option = ".".join(mistake.path)
+    if parameters[mistake.path[0]].default is not inspect.Parameter.empty:
+        option = f"--{option}"
+    return UsageError(" ".join(filter(None, (option, mistake.value, "was given"))), mistake.exists, advice)
 
 
 def _spell_out(function: Callable[..., Any], args: Sequence[str]) -> list[str]:

@@ -1,9 +1,8 @@
 """Turns the parser's refusal into a sentence: looks for the wrong class name or key that explains it."""
 
 import importlib
-import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.plugins import PluginHost
 from moviegen_core.presets import Config, merge
+from moviegen_core.refusals import SPEC_KEYS, arguments_of, lines_told, subclasses
 
-_SPEC_KEYS = ("class_path", "init_args", "dict_kwargs")
 _SECTIONS = ("trainer", "model", "data", "sampler", "seed_everything", "ckpt_path", "weights_only", "return_predictions", "verbose")
 _BASES = (LightningModule, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
-_NOISE = re.compile(r"Union subtypes|^Subtypes:|^Errors:|Given value|NoneType|^Got value: Namespace|^$")
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def diagnose(message: str, composed: Config, overrides: Sequence[str], command: 
 def _retold(message: str, advice: str) -> UsageError:
     """Say the parser's own message in three parts: a wrong value, a missing argument, or the lines that carry something."""
     where = ".".join(re.findall(r'Parser key "([^"]+)"', message))
-    where = ".".join(dict.fromkeys(part for part in where.split(".") if part not in _SPEC_KEYS))
+    where = ".".join(dict.fromkeys(part for part in where.split(".") if part not in SPEC_KEYS))
     values = list(re.finditer(r"Expected an? (?P<type>.+?)\. Got value: (?P<value>.+?)(?:\. Got value|\n|$)", message))
     missing = re.search(r"arguments? (?:is|are) required: (?P<names>[\w, .]+)", message) or re.search(
         r'Key "(?P<names>[\w.]+)" is req', message
@@ -59,9 +57,7 @@ def _retold(message: str, advice: str) -> UsageError:
         return UsageError(f"{where}: {values[-1]['value'].strip()} was given", f"the type {expected} is expected", advice)
     if missing:
         return UsageError(f"{where or 'a config'} was given", f"'{missing['names'].strip()}' is required and missing", advice)
-    lines = [line.strip(" -") for line in message.splitlines()]
-    told = "; ".join(line for line in lines if not _NOISE.search(line)) or message.strip()
-    return UsageError("the config was given", f"it was refused: {told[:800]}", advice)
+    return UsageError(f"{where or 'the config'} was given", f"it was refused: {lines_told(message)[:800]}", advice)
 
 
 def _problems(config: Config, host: PluginHost) -> Iterator[UsageError]:
@@ -71,7 +67,7 @@ def _problems(config: Config, host: PluginHost) -> Iterator[UsageError]:
             yield UsageError(f"the config key '{section}' was given", exists, "correct the key")
     trainer = config.get("trainer")
     if isinstance(trainer, Mapping):
-        yield from _unknown_keys("trainer", "Trainer", [key.removesuffix("+") for key in trainer], _parameters(Trainer))
+        yield from _unknown_keys("trainer", "Trainer", [key.removesuffix("+") for key in trainer], arguments_of(Trainer))
     for spec in _specs(config, ""):
         cls = _find_class(spec.class_path, host)
         if isinstance(cls, UsageError):
@@ -79,10 +75,10 @@ def _problems(config: Config, host: PluginHost) -> Iterator[UsageError]:
         elif cls is not None and not isinstance(cls, type):
             continue
         elif cls is not None:
-            yield from _unknown_keys(spec.where, cls.__name__, list(spec.arguments), _parameters(cls))
+            yield from _unknown_keys(spec.where, cls.__name__, list(spec.arguments), arguments_of(cls))
 
 
-def _unknown_keys(where: str, owner: str, given: Sequence[str], known: set[str] | None) -> Iterator[UsageError]:
+def _unknown_keys(where: str, owner: str, given: Sequence[str], known: Collection[str] | None) -> Iterator[UsageError]:
     for key in given:
         if known is not None and key.partition(".")[0].removesuffix("+") not in known:
             exists = what_exists(key, known, noun=f"argument of {owner}")
@@ -94,12 +90,12 @@ def _unknown_keys(where: str, owner: str, given: Sequence[str], known: set[str] 
 def _specs(node: Any, where: str) -> Iterator[_Spec]:
     if isinstance(node, Mapping):
         if isinstance(node.get("class_path"), str):
-            arguments = {key: value for key, value in node.items() if key not in _SPEC_KEYS}
+            arguments = {key: value for key, value in node.items() if key not in SPEC_KEYS}
             init_args = node.get("init_args")
             arguments |= init_args if isinstance(init_args, Mapping) else {}
             yield _Spec(where, node["class_path"], arguments)
         for key, value in node.items():
-            name = where if key in _SPEC_KEYS else f"{where}.{key}".lstrip(".")
+            name = where if key in SPEC_KEYS else f"{where}.{key}".lstrip(".")
             yield from _specs(value, name)
     elif isinstance(node, list):
         for value in node:
@@ -114,7 +110,7 @@ def _find_class(class_path: str, host: PluginHost) -> Any:
         if name in offered:
             module = offered[name].rpartition(".")[0]
         else:
-            loaded: dict[str, type] = {cls.__name__: cls for base in _BASES for cls in _subclasses(base)}
+            loaded: dict[str, type] = {cls.__name__: cls for base in _BASES for cls in subclasses(base)}
             exists = what_exists(name, {*offered, *loaded}, noun="class")
             return loaded.get(name) or UsageError(f"class '{name}' was given", exists, "see `moviegen plugins list` for all classes")
     try:
@@ -127,26 +123,6 @@ def _find_class(class_path: str, host: PluginHost) -> Any:
         exists = f"{module} does not import ({type(error).__name__}: {error})"
         close = what_exists(name, offered, noun="class")
         return UsageError(f"class '{class_path}' was given", exists, f"correct the class path; {close}")
-
-
-def _subclasses(base: type) -> Iterator[type]:
-    yield base
-    children: list[type] = base.__subclasses__()
-    for child in children:
-        yield from _subclasses(child)
-
-
-def _parameters(cls: type) -> set[str] | None:
-    """Names of the constructor's arguments, through **kwargs into the parents; None where anything is taken."""
-    names: set[str] = set()
-    for owner in inspect.getmro(cls):
-        if "__init__" not in vars(owner):
-            continue
-        parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return names
-    return None
 
 
 def _assignments(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -164,7 +140,7 @@ def _assign(config: Any, path: Sequence[str], value: Any) -> Any:
     """Set `a.b.c` as the parser would: a text given to a class means its class path, and `init_args` may be left out."""
     node = config if isinstance(config, Mapping) else {}
     head, *rest = path
-    if "class_path" in node and head not in _SPEC_KEYS:
+    if "class_path" in node and head not in SPEC_KEYS:
         return merge(node, {"init_args": _assign(node.get("init_args"), path, value)})
     if rest:
         return {**node, head: _assign(node.get(head), rest, value)}

@@ -1,7 +1,7 @@
 """Presets: finds YAML files by name in any plugin's folder, and composes files through `include:` lists."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from moviegen_core.errors import UsageError, nearest, what_exists
 from moviegen_core.plugins import PluginHost, plugin_host
 
 Config = dict[str, Any]
+Check = Callable[[Path, Config, Config], None]
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,28 @@ def resolve(name: str, host: PluginHost | None = None) -> Path:
     raise UsageError(f"--config {name} was given, and there is no such {what}", exists, "see `moviegen presets list` for all presets")
 
 
-def compose(names: Iterable[str], host: PluginHost | None = None) -> Config:
-    """Merge the named presets or files in order, later ones over earlier ones, each with what it includes."""
+def compose(names: Iterable[str], host: PluginHost | None = None, *, check: Check | None = None) -> Config:
+    """Merge the named presets or files in order, later ones over earlier ones, each with what it includes.
+
+    Args:
+        names: presets or files.
+        host: the plugins; the installed ones unless given.
+        check: called with each file, as `load` does.
+    """
     config: Config = {}
     for name in names:
-        config = merge(config, load(resolve(name, host)))
+        config = merge(config, load(resolve(name, host), below=config, check=check))
     return config
 
 
-def load(path: Path, *, within: tuple[Path, ...] = ()) -> Config:
+def load(path: Path, *, within: tuple[Path, ...] = (), below: Mapping[str, Any] | None = None, check: Check | None = None) -> Config:
     """Read one YAML file: what its `include:` list names, merged in order, then the file's own values on top.
 
     Args:
         path: the file.
         within: the files that are being read, outermost first, by which circles are noticed.
+        below: what the file will be laid over; only `check` looks at it.
+        check: called with the file, all that lies below it, included files too, and its own values; raises where they do not fit.
 
     Raises:
         UsageError: the file is absent, is not a YAML mapping, or includes itself by some way.
@@ -116,7 +125,9 @@ def load(path: Path, *, within: tuple[Path, ...] = ()) -> Config:
         raise UsageError(f"{path} has `include: {included!r}`", "a list of file names is expected", "write `include: [a.yaml, b.yaml]`")
     config: Config = {}
     for item in included:
-        config = merge(config, load(path.parent / item, within=(*within, path)))
+        config = merge(config, load(path.parent / item, within=(*within, path), below=merge(below or {}, config), check=check))
+    if check is not None:
+        check(path, merge(below or {}, config), own)
     return merge(config, own)
 
 

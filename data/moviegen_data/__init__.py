@@ -92,6 +92,8 @@ def moviegen_commands() -> Iterable[Command]:
     yield Command("data", "pack", "moviegen_data.pack:pack", "pack a folder of media and captions into shards")
     yield Command("data", "curate", "moviegen_data.curation.command:curate", "a folder of raw media becomes shards of clips, and a report")
     yield Command("data", "why", "moviegen_data.curation.command:why", "why clips were left out by data curate")
+    yield Command("data", "stages", "moviegen_data.curation.catalogue:list_stages", "the stages that data curate knows")
+    yield Command("data", "stage", "moviegen_data.curation.catalogue:show_stage", "what one stage does, and its arguments")
     yield Command("data", "inspect", "moviegen_data.inspect:inspect", "what shards hold, what is bad, which batches come of them")
 
 

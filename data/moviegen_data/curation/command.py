@@ -13,7 +13,7 @@ from moviegen_data.curation.engine import Engine, Operator, Part
 from moviegen_data.curation.local_engine import LocalEngine
 from moviegen_data.curation.operators import Load, operators
 from moviegen_data.curation.output import ShardPlan, ShardSettings, WriteShard, plan_shards
-from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, steps_of
+from moviegen_data.curation.pipeline import Named, Step, alive, build_stages, refuse_strange_nulls, steps_of
 from moviegen_data.curation.publishing import require_free
 from moviegen_data.curation.ray_engine import RayEngine  # noqa: F401 - so that `--engine RayEngine` is known
 from moviegen_data.curation.report import Report, all_clips, all_tallies, find_dropped, find_kept, write_report
@@ -31,7 +31,7 @@ def curate(
     output: str,
     *,
     config: str | list[str],
-    engine: Engine | None = None,
+    engine: Engine | None = LocalEngine(),
     part_size: int = 16,
     thumbnails: int = 12,
     overwrite: bool = False,
@@ -45,7 +45,7 @@ def curate(
         folder: videos, pictures and sounds, in any depth.
         output: folder of the shards and of `report.html`, `report.json` and `dropped.jsonl`; results of parts lie in its `.curation`.
         config: presets or files, later ones over earlier ones, e.g. `curation/high_res`; see `moviegen presets list`.
-        engine: where the work is done; in this process unless given, e.g. `--engine LocalEngine --engine.num_workers 8`.
+        engine: where the work is done; in this process unless given, e.g. `--engine.num_workers 8`.
         part_size: media that are worked on, and kept, together, about.
         thumbnails: pictures of dropped clips in the report, for each stage.
         overwrite: replace the run of another folder, and shards of the same prefix that are no run of curation. Without it only a run of
@@ -93,7 +93,7 @@ def read_config(names: Sequence[str]) -> tuple[list[Named], ShardSettings]:
     """
     if not names:
         raise UsageError("no configuration was given", "it names the stages", "give e.g. `--config curation/high_res`")
-    config = compose(names)
+    config = compose(names, check=refuse_strange_nulls)
     unknown = sorted(set(config) - set(_GROUPS))
     if unknown or not isinstance(config.get("stages"), Mapping):
         raise UsageError(

@@ -4,14 +4,19 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from moviegen_core import __version__
 from moviegen_core.errors import UsageError, what_exists
 from moviegen_core.plugins import plugin_host
+from moviegen_core.presets import find_presets
+from moviegen_core.refusals import Mistake, arguments_of, class_at, find_mistake, lines_told, shown_type, takes_none
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.sources import program_of
 from moviegen_data.curation.stage import Resources, SetStage, Stage
+
+_ADVICE = "see `moviegen data stage {}`"
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,26 @@ def build_stages(config: Mapping[str, Any]) -> list[Named]:
     return stages
 
 
+def refuse_strange_nulls(path: Path, below: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse a file that leaves out a stage which nothing below it names. Presets, and what lies under all others, may hold places.
+
+    Args:
+        path: the file.
+        below: what it is laid over.
+        own: its own values.
+
+    Raises:
+        UsageError: there is no such stage.
+    """
+    known, stages = below.get("stages"), own.get("stages")
+    if not known or not isinstance(known, Mapping) or not isinstance(stages, Mapping):
+        return
+    strange = [name for name, entry in stages.items() if entry is None and name not in known]
+    if strange and path not in {preset.path.resolve() for preset in find_presets()}:
+        exists = what_exists(strange[0], known, noun="stage")
+        raise UsageError(f"{path} leaves out `{strange[0]}: null`", exists, "correct the name, or take the line away")
+
+
 def steps_of(stages: Sequence[Named]) -> list[Step]:
     """Cut the stages into steps, before and behind every one that compares clips."""
     steps: list[Step] = []
@@ -95,6 +120,7 @@ def _named(name: str, entry: Any) -> Named:
     if (
         not isinstance(entry, Mapping)
         or not isinstance(entry.get("class_path"), str)
+        or not isinstance(entry.get("init_args") or {}, Mapping)
         or set(entry) - {"class_path", "init_args", "resources"}
     ):
         raise UsageError(
@@ -119,23 +145,60 @@ def _resources(name: str, given: Any) -> Resources | None:
 def _build(name: str, entry: Mapping[str, Any]) -> Stage:
     from jsonargparse import ArgumentError, ArgumentParser
 
-    path = _class_path(name, entry["class_path"])
+    path, arguments = class_path_of(entry["class_path"], told=f"the stage '{name}' is of class"), dict(entry.get("init_args") or {})
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Stage, "stage", fail_untyped=True)
     try:
-        return parser.instantiate(
-            parser.parse_object({"stage": {"class_path": path, "init_args": dict(entry.get("init_args") or {})}})
-        ).stage
+        config = parser.parse_object({"stage": {"class_path": path, "init_args": arguments}})
+        _refuse_nulls(name, entry["class_path"], class_at(path), arguments)
+        return parser.instantiate(config).stage
     except (ArgumentError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
         if isinstance(error.__cause__, UsageError):  # raised by the stage, wrapped by the parser
             raise error.__cause__ from error
-        lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
-        raise UsageError(f"the stage '{name}' was given as {dict(entry)}", "; ".join(lines), f"see the arguments of {path}") from error
+        raise _refusal(name, entry, str(error)) from error
 
 
-def _class_path(name: str, given: str) -> str:
+def _refuse_nulls(name: str, given: str, cls: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse null where an argument does not take it, which the parser lets pass."""
+    for argument, parameter in (arguments_of(cls) or {}).items():
+        if argument in arguments and arguments[argument] is None and not takes_none(parameter.annotation):
+            exists = f"it takes {shown_type(parameter.annotation)}"
+            raise UsageError(f"the stage '{name}' was given {argument}=null", exists, _ADVICE.format(given))
+
+
+def _refusal(name: str, entry: Mapping[str, Any], message: str) -> UsageError:
+    """What the parser refused, in three parts."""
+    advice = _ADVICE.format(entry["class_path"])
+    mistake = find_mistake(message, {"stage": Stage})
+    if mistake is None or len(mistake.path) < 2:
+        if "." in entry["class_path"]:
+            advice = "correct it, or see `moviegen data stages`"
+        return UsageError(f"the stage '{name}' was given as {dict(entry)}", lines_told(message), advice)
+    argument = ".".join(mistake.path[1:])
+    given = f"the argument '{argument}'" if mistake.value is None else f"{argument}={_value(entry, mistake)}"
+    return UsageError(f"the stage '{name}' was given {given}", mistake.exists, advice)
+
+
+def _value(entry: Mapping[str, Any], mistake: Mistake) -> str:
+    """The whole value of a wrong argument; the parser tells of the part of a list that is wrong."""
+    value: Any = entry
+    for key in mistake.path[1:]:
+        value = (value.get("init_args") or {}).get(key) if isinstance(value, Mapping) else None
+    return repr(value) if value is not None else str(mistake.value)
+
+
+def class_path_of(given: str, *, told: str) -> str:
+    """The full class path of a stage, which may be given by its short name.
+
+    Args:
+        given: either of them.
+        told: how an error begins, before the name.
+
+    Raises:
+        UsageError: no plugin, or more than one, offers the name.
+    """
     if "." in given:
         return given
     host = plugin_host()
@@ -144,9 +207,9 @@ def _class_path(name: str, given: str) -> str:
         return found[0][0].class_path
     if found:
         owners = " and ".join(f"{stage.class_path} ({plugin.package})" for stage, plugin in found)
-        raise UsageError(f"the stage '{name}' is of class '{given}'", f"it is offered twice: {owners}", "write the full class path")
+        raise UsageError(f"{told} '{given}'", f"it is offered twice: {owners}", "write the full class path")
     exists = what_exists(given, host.curation_stages, noun="stage")
-    raise UsageError(f"the stage '{name}' is of class '{given}'", exists, "correct it, or write a full class path")
+    raise UsageError(f"{told} '{given}'", exists, "correct it, or write a full class path, see `moviegen data stages`")
 
 
 def alive(clips: Sequence[Clip]) -> Iterator[Clip]:
