@@ -80,9 +80,11 @@ def _refuse_missing(url: str, missing: Sequence[Path], count: int) -> None:
     if missing:
         names = [other.name for other in missing[0].parent.glob("*.tar")] if missing[0].parent.is_dir() else []
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        of = f" of {count}" if count > 1 else ""
+        verb = "is" if len(missing) == 1 else "are"
         raise UsageError(
             f"the shards {url!r} were given",
-            f"{missing[0]}{more} of {count} is missing; in {missing[0].parent} {what_exists(missing[0].name, names, noun='shard')}",
+            f"{missing[0]}{more}{of} {verb} missing; in {missing[0].parent} {what_exists(missing[0].name, names, noun='shard')}",
             "correct the path, or leave missing shards out by a pattern such as '*.tar'",
         )
 

@@ -17,6 +17,7 @@ from moviegen_data.limits import MediaLimits
 from moviegen_data.loudness import LOWEST_DB, Normalize
 from moviegen_data.mixing import Source
 from moviegen_data.reader import ShardReader
+from moviegen_data.wording import counted
 
 _KINDS = (False, True)  # without and with a picture; the two never share a batch
 
@@ -229,7 +230,9 @@ class AudioData(ShardData):
         if wanted and counts.sum() and not pictured:
             both = " and ".join(f"{name}: true" for name in wanted)
             raise UsageError(
-                f"{both} was given", f"none of {counts.sum()} training samples brings it", "add shards that do, or leave it out"
+                f"{both} was given",
+                f"none of {counted(int(counts.sum()), 'training sample')} brings it",
+                "add shards that do, or leave it out",
             )
 
     def _batch_weights(

@@ -2,12 +2,12 @@
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moviegen_core.errors import UsageError
+from moviegen_core.errors import UsageError, nearest
 from moviegen_data.media_files import read_if_there
 from moviegen_data.tables import read_table
 
@@ -30,7 +30,7 @@ class Captions:
     elsewhere: list[str] = field(default_factory=list)
 
 
-def read_captions(source: str, folder: Path, media: list[Path], *, column: str | None = None) -> Captions:
+def read_captions(source: str, folder: Path, media: list[Path], *, column: str | None = None, setting: str = "column") -> Captions:
     """Read captions for the media of a folder.
 
     Args:
@@ -39,6 +39,7 @@ def read_captions(source: str, folder: Path, media: list[Path], *, column: str |
         folder: the folder of media.
         media: the media in it.
         column: the column that holds the caption, where it is not called caption, text or prompt.
+        setting: what the user calls `column`, for the errors.
 
     Raises:
         UsageError: the file is absent, of an unknown kind, or without the columns.
@@ -54,7 +55,7 @@ def read_captions(source: str, folder: Path, media: list[Path], *, column: str |
             "give a csv, json or jsonl file, or `sidecar` for NAME.txt beside each medium",
         )
     captions, inside = Captions(), {medium.resolve() for medium in media}
-    for name, record in caption_records(path, column=column):
+    for name, record in caption_records(path, column=column, setting=setting):
         places = [Path(os.path.realpath(place / name)) for place in (folder, path.parent)] if _can_be(name) else []
         found = next((place for place in places if place in inside), None)
         if found is not None:
@@ -85,8 +86,16 @@ def _can_be(name: str) -> bool:
         return False
 
 
-def caption_records(path: Path, *, column: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+def caption_records(
+    path: Path, *, column: str | None = None, setting: str = "column", further: Sequence[str] = ()
+) -> list[tuple[str, dict[str, Any]]]:
     """The file names of a caption file, each with its record, which has `caption` and whatever else the file says.
+
+    Args:
+        path: a csv, json or jsonl file.
+        column: the column that holds the caption, where it is not called caption, text or prompt.
+        setting: what the user calls `column`, for the errors.
+        further: columns wanted as annotations, of which each must be in some record, filled in or not.
 
     Raises:
         UsageError: the file is of an unknown kind, cannot be read, or is without the columns.
@@ -96,10 +105,18 @@ def caption_records(path: Path, *, column: str | None = None) -> list[tuple[str,
     rows = read_table(path, what="captions")
     if isinstance(rows, Mapping):
         rows = [{"file": name, **(value if isinstance(value, Mapping) else {"caption": value})} for name, value in rows.items()]
-    return [_record(row, path, column) for row in rows]
+    records, others = [], {}
+    for row in rows:
+        file, caption = _places(row, path, column, setting)
+        others.update(dict.fromkeys(name for name in row if name not in (file, caption)))
+        records.append(_record(row, file, caption))
+    if rows:
+        _require_columns(further, list(others), path)
+    return records
 
 
-def _record(row: Any, path: Path, column: str | None) -> tuple[str, dict[str, Any]]:
+def _places(row: Any, path: Path, column: str | None, setting: str) -> tuple[str, str]:
+    """The columns of a record that hold the file and the caption."""
     names = list(row) if isinstance(row, Mapping) else []
     file = next((name for name in _FILES if name in names), None)
     caption = next((name for name in ((column,) if column else _CAPTIONS) if name in names), None)
@@ -107,7 +124,20 @@ def _record(row: Any, path: Path, column: str | None) -> tuple[str, dict[str, An
         raise UsageError(
             f"a record of {path} was read for a file and its {column or 'caption'}",
             f"its columns are {', '.join(map(str, names)) or type(row).__name__}",
-            f"call them {_FILES[0]} and {_CAPTIONS[0]}, or name the caption's with `caption_column`",
+            f"call them {_FILES[0]} and {_CAPTIONS[0]}, or name the caption's with `{setting}`",
         )
+    return file, caption
+
+
+def _require_columns(names: Sequence[str], others: list[str], path: Path) -> None:
+    for name in names:
+        if name not in others:
+            close = nearest(name, others)
+            near = f"; the nearest is {close[0]!r}" if close else ""
+            exists = f"beside files and captions {path} has {', '.join(map(str, others)) or 'no columns'}{near}"
+            raise UsageError(f"the column {name!r} was asked for as an annotation", exists, "name a column that is there, or leave it out")
+
+
+def _record(row: Mapping[str, Any], file: str, caption: str) -> tuple[str, dict[str, Any]]:
     rest = {name: value for name, value in row.items() if name not in (file, caption) and value not in (None, "")}
     return str(row[file]), {**rest, "caption": str(row[caption] or "").strip()}

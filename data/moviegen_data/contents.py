@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from moviegen_data.faults import Skip, SourceError
 from moviegen_data.local_files import open_local, told
 from moviegen_data.storage import Place, RemotePath, patiently, size_of
+from moviegen_data.wording import counted
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _scan(path: Place) -> ShardContents:
     except SourceError:
         raise
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # what tarfile makes of headers that are none
-        refuse("(shard)", "the shard cannot be read to its end", f"{error}; {len(contents.keys)} samples before that are kept")
+        refuse("(shard)", "the shard cannot be read to its end", f"{error}; {counted(len(contents.keys), 'sample')} before that kept")
     return contents
 
 

@@ -17,7 +17,7 @@ from moviegen_core.files import write_bytes
 from moviegen_core.parallel.place import data_place
 from moviegen_data.buckets import Bucket
 from moviegen_data.decoding import ClipPosition, SampleDecoder
-from moviegen_data.faults import SkipReport, logger
+from moviegen_data.faults import SkipReport, advice_for, logger
 from moviegen_data.grouping import group_by_bucket, group_by_latent_shape, latent_bucket
 from moviegen_data.limits import MediaLimits
 from moviegen_data.loader import LoadedBatch, ShardDataset, ShardLoader
@@ -285,7 +285,7 @@ class ShardData(LightningDataModule):
             raise UsageError(
                 f"the shards {shown(repr(urls))} were given",
                 f"no sample can be used: {self.skipped.summary()}",
-                "correct the buckets, or the shards",
+                advice_for(self.skipped.counts),
             )
         place = data_place(self.trainer)
         made = BatchStream(

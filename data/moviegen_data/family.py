@@ -8,6 +8,7 @@ from moviegen_core.errors import UsageError
 from moviegen_core.files import remove
 from moviegen_data.claim import Claim
 from moviegen_data.partial import present_shards, shard_index_path
+from moviegen_data.wording import counted
 
 _RANK = "-rank"
 
@@ -42,7 +43,7 @@ class ShardFamily:
         present = [prefix for prefix in self.others() if present_shards(self.folder, prefix)]
         if present:
             raise UsageError(
-                f"{self.folder} was given for the shards of {len(self.prefixes)} processes",
+                f"{self.folder} was given for the shards of {counted(len(self.prefixes), 'process', 'processes')}",
                 f"it holds {present[0]}-*.tar of a run of another number of them",
                 "choose another folder or prefix, or say overwrite=True to replace them",
             )

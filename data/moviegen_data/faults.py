@@ -2,10 +2,43 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moviegen_data.wording import counted
+
 logger = logging.getLogger("moviegen.data")
+
+
+# What helps where most samples are skipped for a cause, by how this begins.
+_ADVICE = {
+    "no text embeddings": "write them with `moviegen predict` and TextShardWriter, or leave `text` out",
+    "no cached latent": "give shards that LatentShardWriter has written, or leave `latents` out",
+    "latent of a clip of another size": "give the sizes that the latents were made with, or make them anew",
+    "no caption": "caption the samples, or leave `require_caption` out",
+    "unknown camera motion": "correct `camera_motion` in the samples' json, or leave `camera_prefix` out",
+    "no sound": "give shards with sounds",
+    "no video or picture": "give shards with videos or pictures",
+    "a picture, where clips are wanted": "give shards with videos, or buckets of one frame",
+    "shorter than any bucket": "correct the buckets, or give longer clips",
+    "between the durations": "correct the buckets",
+    "too short": "ask for fewer frames, another rate or shorter sounds",
+    "too large": "give `limits` that let them in, or smaller media",
+    "too many frames": "give `limits` that let them in, or smaller media",
+    "too long": "give `limits` that let them in, or smaller media",
+}
+_ADVICE_ELSE = "correct the shards"
+
+
+def advice_for(counts: Mapping[str, int]) -> str:
+    """What to do where no sample can be used.
+
+    Args:
+        counts: numbers of skipped samples by cause; the most frequent one decides.
+    """
+    cause = max(counts, key=lambda name: counts[name], default="")
+    return next((advice for beginning, advice in _ADVICE.items() if cause.startswith(beginning)), _ADVICE_ELSE)
 
 
 def _escaped(record: logging.LogRecord) -> bool:
@@ -81,7 +114,7 @@ class SkipReport:
         """Readable lines: a count and a few names for each cause; an empty text where nothing was skipped."""
         if not self.skips:
             return ""
-        lines = [f"{len(self.skips)} samples were skipped:"]
+        lines = [f"{counted(len(self.skips), 'sample was', 'samples were')} skipped:"]
         for cause, count in self.counts.items():
             names = [f"{skip.key} of {skip.place}" for skip in self.skips.values() if skip.cause == cause]
             more = f" and {count - examples} more" if count > examples else ""

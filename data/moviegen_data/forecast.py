@@ -7,6 +7,7 @@ from typing import Any
 from moviegen_data.buckets import Bucket, assign, why_none
 from moviegen_data.order import SampleOrder
 from moviegen_data.plan import BatchStream, BucketPart
+from moviegen_data.wording import counted
 
 _EXAMPLES = 3
 
@@ -91,15 +92,20 @@ def forecast_lines(answer: dict[str, Any], num_ranks: int) -> list[str]:
     lines = [f"  batches of an epoch{ranks} (frames x rows x columns):"]
     for row in rows:
         ends = f", {row['num_left']} left for the next epoch" if row["num_left"] else ""
-        ends = f", {row['num_repeated']} come twice: fewer than a step needs" if row["num_repeated"] else ends
-        ends += f", others in the places of {row['num_bad']} bad ones" if row["num_bad"] else ""
-        made = f"{row['num_batches']} batches of {row['batch_size']}{ends}" if row["num_batches"] else "none"
-        lines.append(f"    bucket {row['bucket']}: {row['num_samples']} samples ({row['share']:.1%}), {made}")
+        ends = f", {counted(row['num_repeated'], 'comes', 'come')} twice: fewer than a step needs" if row["num_repeated"] else ends
+        ends += f", others in the place of {counted(row['num_bad'], 'bad one')}" if row["num_bad"] else ""
+        made = f"{_batches(row['num_batches'])} of {row['batch_size']}{ends}" if row["num_batches"] else "none"
+        lines.append(f"    bucket {row['bucket']}: {counted(row['num_samples'], 'sample')} ({row['share']:.1%}), {made}")
     left, taken = sum(row["num_left"] for row in rows), sum(row["num_samples"] for row in rows)
-    lines.append(f"    together {answer['num_batches']} batches of {taken} samples, of which {left} open the next epoch")
+    over = f"of which {counted(left, 'opens', 'open')} the next epoch"
+    lines.append(f"    together {_batches(answer['num_batches'])} of {counted(taken, 'sample')}, {over}")
     if answer["lost"]:
-        lines.append(f"  {sum(row['num_samples'] for row in answer['lost'])} samples are in no batch:")
+        lines.append(f"  {counted(sum(row['num_samples'] for row in answer['lost']), 'sample is', 'samples are')} in no batch:")
     for row in answer["lost"]:
         more = f" and {row['num_samples'] - _EXAMPLES} more" if row["num_samples"] > _EXAMPLES else ""
         lines.append(f"    {row['num_samples']} x {row['cause']}: {', '.join(row['keys'][:_EXAMPLES])}{more}")
     return lines
+
+
+def _batches(number: int) -> str:
+    return counted(number, "batch", "batches")

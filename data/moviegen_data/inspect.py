@@ -21,6 +21,7 @@ from moviegen_data.sound import check_sound
 from moviegen_data.tensors import latent_header, read_latent, read_text, read_visual
 from moviegen_data.urls import shown
 from moviegen_data.video import VideoDecoder
+from moviegen_data.wording import counted
 
 
 def inspect(
@@ -186,8 +187,9 @@ class _Findings:
 
 def _lines(answer: dict[str, Any], num_ranks: int) -> str:
     spread = answer["duration_s"]
+    size = f"{counted(answer['num_samples'], 'sample')} in {counted(answer['num_shards'], 'shard')}"
     lines = [
-        f"{answer['path']}: {answer['num_samples']} samples in {answer['num_shards']} shards, {answer['num_bytes'] / 1e6:.1f} MB",
+        f"{answer['path']}: {size}, {answer['num_bytes'] / 1e6:.1f} MB",
         f"  parts         {_counts(answer['parts'])}",
         f"  with caption  {answer['num_with_caption']}",
     ]

@@ -18,7 +18,7 @@ from moviegen_core.errors import UsageError
 from moviegen_data.batching import collate
 from moviegen_data.buckets import Bucket
 from moviegen_data.decoding import Decoded, SampleDecoder
-from moviegen_data.faults import SampleError, Skip, SkipReport, SourceError, logger
+from moviegen_data.faults import SampleError, Skip, SkipReport, SourceError, advice_for, logger
 from moviegen_data.limits import MediaLimits
 from moviegen_data.loaded import LoadedBatch
 from moviegen_data.memory import RecycledMemory
@@ -28,6 +28,7 @@ from moviegen_data.reader import ShardReader
 from moviegen_data.rows import LatentRows
 from moviegen_data.shared_memory import SharedMemory
 from moviegen_data.storage import stamp_of
+from moviegen_data.wording import counted
 
 _MAX_BAD_IN_A_ROW = 256
 _KEPT_BLOCKS = 8  # of each worker
@@ -205,7 +206,7 @@ class ShardLoader(DataLoader):
                 empty = False
                 yield loaded.batch_of_bytes() if self.as_bytes else loaded.take(self._floats)
         if empty and not handed_out:
-            raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report.summary()))
+            raise SourceError(_all_bad(self.dataset.readers[0][0], [], self.dataset.report))
 
     def _keep(self, blocks: Sequence[Tensor]) -> None:
         for block in blocks:
@@ -252,12 +253,12 @@ class ShardLoader(DataLoader):
         self._epoch = None
 
 
-def _all_bad(reader: ShardReader, errors: Sequence[SampleError], report: str = "") -> str:
-    causes = Counter(error.cause for error in errors)
-    counted = ", ".join(f"{count} x {cause}" for cause, count in causes.most_common())
-    further = f" and {len(reader.paths) - 1} further shards" if len(reader.paths) > 1 else ""
+def _all_bad(reader: ShardReader, errors: Sequence[SampleError], report: SkipReport | None = None) -> str:
+    causes = dict(Counter(error.cause for error in errors).most_common()) if report is None else report.counts
+    told = ", ".join(f"{count} x {cause}" for cause, count in causes.items()) if report is None else report.summary()
+    further = f" and {counted(len(reader.paths) - 1, 'further shard')}" if len(reader.paths) > 1 else ""
+    given = f"{reader.paths[0]}{further} {'were' if further else 'was'} given"
     example = f" (e.g. {errors[-1]})" if errors else ""
-    return (
-        f"{reader.paths[0]}{further} were given; none of the {len(errors) or len(reader)} samples tried can be used: {counted or report}"
-        f"{example}; look at them with `moviegen data inspect {reader.paths[0]}`, and ask for fewer frames or another rate"
-    )
+    number = len(errors) or len(reader)
+    bad = "the one sample tried cannot be used" if number == 1 else f"none of the {number} samples tried can be used"
+    return f"{given}; {bad}: {told}{example}; look at them with `moviegen data inspect {reader.paths[0]}`; {advice_for(causes)}"

@@ -12,6 +12,7 @@ from moviegen_data.decoding import VIDEOS
 from moviegen_data.faults import Skip, SkipReport
 from moviegen_data.image import EXTENSIONS as IMAGES
 from moviegen_data.media_files import mode_of
+from moviegen_data.wording import counted
 
 _KINDS = (*VIDEOS, *IMAGES, *SOUNDS)
 
@@ -66,7 +67,7 @@ def media_in(root: Path, skipped: SkipReport, *, captions: str | None = None) ->
             media.append(path)
     if not media:
         given, exists = f"the folder {root} was given", f"it holds no media ({', '.join(_KINDS)})"
-        raise UsageError(given, exists, f"put some in; {len(skipped)} other files were seen")
+        raise UsageError(given, exists, f"put some in; {counted(len(skipped), 'other file was', 'other files were')} seen")
     return media
 
 

@@ -22,6 +22,7 @@ from moviegen_data.media_folder import keyed, media_in
 from moviegen_data.shards import ShardWriter, shard_index_path
 from moviegen_data.sound import check_sound
 from moviegen_data.video import VideoDecoder
+from moviegen_data.wording import counted
 
 # What a caption file may say about a medium; facts about the file itself are measured, never believed.
 _MEASURED = (
@@ -61,15 +62,21 @@ class PackReport:
         return {**asdict(self), "skipped": self.skipped.as_dict()}
 
     def __str__(self) -> str:
-        lines = [f"{self.output}: {self.num_samples} samples in {self.num_shards} shards, {self.num_bytes / 1e6:.1f} MB"]
+        size = f"{counted(self.num_samples, 'sample')} in {counted(self.num_shards, 'shard')}"
+        lines = [f"{self.output}: {size}, {self.num_bytes / 1e6:.1f} MB"]
         if self.num_without_caption:
-            lines.append(f"{self.num_without_caption} samples have an empty caption; give `captions` to change that")
+            without = counted(self.num_without_caption, "sample has", "samples have")
+            lines.append(f"{without} an empty caption; give `captions` to change that")
         if self.absent:
-            lines.append(f"{len(self.absent)} captions name media that are not there: {', '.join(self.absent[:5])}")
+            lines.append(f"{_captions(len(self.absent), 'name')} media that are not there: {', '.join(self.absent[:5])}")
         if self.num_elsewhere:
-            lines.append(f"{self.num_elsewhere} captions speak of files outside the folder")
+            lines.append(f"{_captions(self.num_elsewhere, 'speak')} of files outside the folder")
         text = "\n".join([*lines, *filter(None, [self.skipped.summary()])])
         return text.encode(errors="backslashreplace").decode()  # names of files may be no text, which no terminal takes
+
+
+def _captions(number: int, verb: str) -> str:
+    return counted(number, f"caption {verb}s", f"captions {verb}")
 
 
 def pack(
@@ -142,10 +149,11 @@ def _records(
         if column is not None:
             raise UsageError(f"caption_column={column} was given", "there is no caption file", "give `captions` too")
         return None
-    found = read_captions(captions, root, media, column=column)
+    found = read_captions(captions, root, media, column=column, setting="caption_column")
     report.absent, report.num_elsewhere = found.absent, len(found.elsewhere)
     if found.absent:
-        logger.warning("%d captions of %s name media that are not there: %s", len(found.absent), captions, ", ".join(found.absent[:5]))
+        number, named = len(found.absent), ", ".join(found.absent[:5])
+        logger.warning("of the captions of %s %s media that are not there: %s", captions, counted(number, "names", "name"), named)
     return found.records
 
 

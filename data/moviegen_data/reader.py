@@ -19,6 +19,7 @@ from moviegen_data.local_files import LocalFile, told
 from moviegen_data.shards import SCHEMA_VERSION
 from moviegen_data.storage import Place, RemoteFile, RemotePath, size_of
 from moviegen_data.urls import shown
+from moviegen_data.wording import counted
 
 _MAX_OPEN_SHARDS = 32
 _MAX_TEXT = 1 << 24  # bytes of a json; reading makes some fifty times as many of them
@@ -151,7 +152,7 @@ class ShardReader:
         for count in self.counts:
             self._first.append(self._first[-1] + count)
         if not len(self):
-            causes = self.report.summary() or f"{len(self.paths)} shards without a sample"
+            causes = self.report.summary() or f"{counted(len(self.paths), 'shard')} without a sample"
             raise UsageError(
                 f"the shards {shown(repr(urls))} were given",
                 f"they hold no readable sample: {causes}",

@@ -206,7 +206,7 @@ def test_shards_of_another_number_of_processes_are_not_left_beside(shards, tmp_p
         with ShardWriter(folder, prefix=f"latents-rank{rank:04d}") as writer:
             writer.write(f"old-{rank}", {"json": {}})
     (folder / ".latents-rank0002.partial").mkdir()
-    with pytest.raises(UsageError, match=r"for the shards of 1 processes; it holds latents-rank0000-\*.tar .*; choose another folder"):
+    with pytest.raises(UsageError, match=r"for the shards of 1 process; it holds latents-rank0000-\*.tar .*; choose another folder"):
         cache(shards, str(folder))
     cache(shards, str(folder), overwrite=True)
     cache(shards, str(tmp_path / "alone"))

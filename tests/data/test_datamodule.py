@@ -146,7 +146,7 @@ def test_a_trainer_sees_every_sample_once_and_leaves_a_summary(make_shards, tmp_
     assert model.seen["val"] == [["val-0000", "val-0001"], ["val-0002"]] * 2
     report = json.loads((tmp_path / "run/skipped-fit-rank0.json").read_text())
     assert report["by_cause"] == {"cannot be opened": 1} and report["skips"][0]["key"] == "shards-0003"
-    assert "1 samples were skipped" in caplog.text
+    assert "1 sample was skipped" in caplog.text
     _trainer(tmp_path / "run").predict(model, datamodule=data, return_predictions=False)
     assert model.seen["predict"] == model.seen["val"][:2]
 

@@ -89,6 +89,18 @@ def test_each_bucket_has_its_own_batch_size():
     assert rows[0]["share"] == pytest.approx(12 / 13, abs=1e-4)
 
 
+def test_one_of_everything_is_told_in_the_singular(tmp_path, media_maker, capsys):
+    clip = media_maker.encode_clip(media_maker.grey_steps(8), fps=8)
+    with ShardWriter(tmp_path) as writer:
+        writer.write("film", {"json": {"height": 24, "width": 32, "duration_s": 1.0}, "mp4": clip})
+        writer.write("short", {"json": {"height": 24, "width": 32, "duration_s": 0.1}, "mp4": clip})
+    buckets = [Bucket(num_frames=4, height=16, width=16, fps=8)]
+    inspect(str(tmp_path), buckets=buckets, batch_size=1)
+    printed = capsys.readouterr().out
+    assert "2 samples in 1 shard," in printed and ": 1 sample (100.0%), 1 batch of 1\n" in printed
+    assert "together 1 batch of 1 sample," in printed and "1 sample is in no batch:" in printed
+
+
 def test_why_a_file_has_no_bucket():
     buckets = [
         Bucket(num_frames=16, height=8, width=8, fps=8, max_s=3.0),

@@ -111,7 +111,7 @@ def _load(shards, outcome, *, seconds):
     data = ShardData(urls=str(shards), num_frames=4, height=32, width=48, fps=4 / seconds, batch_size=2)
     expected = outcome.bad if outcome.skipped is None else outcome.skipped
     if not outcome.loaded:
-        with pytest.raises(SourceError, match=rf"none of the 1 samples tried can be used: 1 x {next(iter(expected))}"):
+        with pytest.raises(SourceError, match=rf"the one sample tried cannot be used: 1 x {next(iter(expected))}"):
             list(data.predict_dataloader())
         return
     batches = list(data.predict_dataloader())

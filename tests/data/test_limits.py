@@ -37,7 +37,7 @@ def test_bombs_are_refused_by_every_door(bombs, tmp_path, capsys):
         data = ShardData(urls=str(tmp_path / "shards"), batch_size=1, **settings)
         assert {key for batch in data.train_dataloader() for key in batch.keys} == {"good"}
         assert {skip.key: skip.cause for skip in data.skipped.skips.values()} == expected
-    with pytest.raises(ValueError, match="none of 1 training samples brings it"):
+    with pytest.raises(ValueError, match="none of 1 training sample brings it"):
         AudioData(urls=str(tmp_path / "shards"), video=True, missing_audio="silence", durations=[20.0]).train_dataloader()
 
 

@@ -60,7 +60,7 @@ def test_csv_names_absent_media_and_leaves_some_out(folder, tmp_path, capsys):
     (folder / "captions.csv").write_text('file,caption,camera_motion,height\na.mp4,"a, quoted",zoom in,999\ngone.mp4,nothing there,,\n')
     report = pack(str(folder), str(tmp_path / "out"), captions=str(folder / "captions.csv"))
     assert report.absent == ["gone.mp4"] and report.skipped.counts["no caption"] == 4
-    assert "1 captions name media that are not there: gone.mp4" in capsys.readouterr().out
+    assert "1 caption names media that are not there: gone.mp4" in capsys.readouterr().out
     (record,) = _records(tmp_path / "out").values()
     assert (record["caption"], record["camera_motion"], record["height"]) == ("a, quoted", "zoom in", 32)
 
@@ -202,6 +202,9 @@ def test_what_cannot_be_packed(folder, tmp_path):
         assert not list((tmp_path / "out").glob("*.tar")) if (tmp_path / "out").exists() else True
     with pytest.raises(ValueError, match="caption_column=note was given; there is no caption file"):
         pack(str(folder), out, caption_column="note")
+    (tmp_path / "said.csv").write_text("file,said\na.mp4,a film\n")
+    with pytest.raises(ValueError, match="or name the caption's with `caption_column`"):
+        pack(str(folder), out, captions=str(tmp_path / "said.csv"))
     pack(str(folder), out)
     with pytest.raises(FileExistsError, match="already holds 1"):
         pack(str(folder), out)

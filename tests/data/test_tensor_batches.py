@@ -9,6 +9,7 @@ import torch
 from loading import latent_shards
 
 from moviegen_core.batch import MediaBatch
+from moviegen_core.errors import UsageError
 from moviegen_data.datamodule import ShardData
 from moviegen_data.faults import SourceError
 from moviegen_data.shards import ShardWriter, shard_index_path
@@ -63,6 +64,29 @@ def test_broken_tensors():
         read_text(b"\xff" * 64)
     with pytest.raises(ValueError, match="pass one sample of the batch"):
         latent_bytes(torch.zeros(1, 2, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("parts", "settings", "error", "told"),
+    [
+        ({"text.safetensors": None}, {"text": True}, SourceError, "no text embeddings.*; write them with .* TextShardWriter, or leave"),
+        ({"latent.safetensors": None}, {}, UsageError, "no cached latent.*; give shards that LatentShardWriter has written, or leave"),
+        ({}, {"height": 64}, SourceError, "another size.*; give the sizes that the latents were made with"),
+        ({"json": {"caption": ""}}, {"require_caption": True}, SourceError, "no caption.*; caption the samples, or leave"),
+        ({"latent.safetensors": latent_bytes(torch.full((4, 2, 3, 3), torch.nan))}, {}, SourceError, "NaN.*; correct the shards"),
+    ],
+)
+def test_the_advice_fits_what_the_samples_lack(tmp_path, parts, settings, error, told):
+    whole = {
+        "json": {"caption": "x", "encoded": {"height": 24}},
+        "latent.safetensors": latent_bytes(torch.zeros(4, 2, 3, 3)),
+        "text.safetensors": text_bytes({"t5": (torch.zeros(1, 5), torch.ones(1, dtype=torch.bool))}),
+    }
+    with ShardWriter(tmp_path) as writer:
+        for number in range(3):
+            writer.write(f"k{number}", {name: part for name, part in {**whole, **parts}.items() if part is not None})
+    with pytest.raises(error, match=rf"(?s){told}"):
+        list(ShardData(urls=str(tmp_path), latents=True, **settings).train_dataloader())
 
 
 def test_latents_of_repeated_samples_are_cached_once(tmp_path):

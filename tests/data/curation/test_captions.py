@@ -1,5 +1,6 @@
 """Captioners without a model: whose turn a clip is, what counts as a caption, files and templates."""
 
+import json
 import pickle
 from dataclasses import replace
 
@@ -132,6 +133,43 @@ def test_caption_files(tmp_path):
     with pytest.raises(UsageError, match="the annotation 'captioner' of SidecarCaptions"):
         SidecarCaptions(source=str(tmp_path / "c.csv"), annotations=["captioner"])
     with pytest.raises(UsageError, match="columns are"):
+        SidecarCaptions(source=str(tmp_path / "c.csv")).apply(Clip(key="a", source="a.mp4"), Media(tmp_path / "a.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "told"),
+    [
+        (["palce"], "'palce' was asked for as an annotation; beside files and captions .* has place, mood; the nearest is 'place'; name"),
+        (["place", "camera_motion"], "'camera_motion' was asked for as an annotation; .* has place, mood; name a column that is there"),
+        (["file"], "the column 'file' was asked for"),
+    ],
+)
+def test_annotations_that_no_column_has(tmp_path, annotations, told):
+    (tmp_path / "c.csv").write_text("file,caption,place,mood\na.mp4,a red ball,a lawn,\n")
+    clip, medium = Clip(key="a", source="a.mp4"), Media(tmp_path / "a.mp4")
+    with pytest.raises(UsageError, match=told):
+        SidecarCaptions(source=str(tmp_path / "c.csv"), annotations=annotations).apply(clip, medium)
+    for allowed, found in ((["place", "mood"], {"place": "a lawn"}), (["camera_motion"], {}), ([], {})):
+        captioned = SidecarCaptions(source=str(tmp_path / "c.csv"), annotations=allowed).apply(clip, medium)
+        assert captioned.annotations == {**found, "captioner": "SidecarCaptions"}
+
+
+def test_one_record_with_a_column_is_enough(tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps([{"file": "a.mp4", "caption": "a ball"}, {"file": "b.mp4", "caption": "b", "place": "x"}]))
+    stage = SidecarCaptions(source=str(tmp_path / "c.json"), annotations=["place"])
+    found = [stage.apply(Clip(key=name, source=f"{name}.mp4"), Media(tmp_path / f"{name}.mp4")).annotations for name in "ab"]
+    assert [annotations.get("place") for annotations in found] == [None, "x"]
+
+
+def test_text_files_have_no_annotations():
+    SidecarCaptions(annotations=["camera_motion"])
+    with pytest.raises(UsageError, match=r"annotations=\['place'\] was given to SidecarCaptions; NAME.txt has no columns; name a csv"):
+        SidecarCaptions(annotations=["place"])
+
+
+def test_a_file_without_captions_names_the_stages_own_setting(tmp_path):
+    (tmp_path / "c.csv").write_text("file,said\na.mp4,a red ball\n")
+    with pytest.raises(UsageError, match="its columns are file, said; .* name the caption's with `column`"):
         SidecarCaptions(source=str(tmp_path / "c.csv")).apply(Clip(key="a", source="a.mp4"), Media(tmp_path / "a.mp4"))
 
 

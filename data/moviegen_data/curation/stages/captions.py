@@ -18,6 +18,7 @@ from moviegen_data.curation.media import Media
 from moviegen_data.faults import SampleError
 
 _BESIDE = "sidecar"
+_USUAL = ("camera_motion",)  # annotations that a file may lack
 
 
 class SidecarCaptions(Captioner):
@@ -29,7 +30,8 @@ class SidecarCaptions(Captioner):
         source: `sidecar` for NAME.txt beside each medium, or a csv, json or jsonl file, whose names are relative to the curated folder or
             to its own.
         column: the column that holds the caption, where it is not called caption, text or prompt.
-        annotations: further columns that become annotations of the clips, where they are filled in.
+        annotations: further columns that become annotations of the clips, where they are filled in; the file has them all, unless it is
+            camera_motion alone.
         absent: what becomes of a clip without a caption: `drop`, or `keep`, which leaves it to a later captioner with `keep_existing`.
         portion: the clips whose turn it is, see `Captioner`.
         keep_existing: leave clips alone that have a caption.
@@ -37,8 +39,8 @@ class SidecarCaptions(Captioner):
         seed: of the clips' places.
 
     Raises:
-        UsageError: the portion is not within [0, 1], a column is named for `sidecar`, or an annotation is called as something else in
-            shards; on first use: the file is absent, of an unknown kind, or lacks the columns.
+        UsageError: the portion is not within [0, 1], a column or an annotation is named for `sidecar`, or an annotation is called as
+            something else in shards; on first use: the file is absent, of an unknown kind, or lacks the columns.
         SourceError: on use: the system cannot read a NAME.txt.
     """
 
@@ -47,7 +49,7 @@ class SidecarCaptions(Captioner):
         *,
         source: str = "sidecar",
         column: str | None = None,
-        annotations: Sequence[str] = ("camera_motion",),
+        annotations: Sequence[str] = _USUAL,
         absent: Literal["drop", "keep"] = "drop",
         portion: tuple[float, float] = (0.0, 1.0),
         keep_existing: bool = False,
@@ -57,6 +59,9 @@ class SidecarCaptions(Captioner):
         super().__init__(portion=portion, keep_existing=keep_existing, min_words=min_words, seed=seed)
         if source == _BESIDE and column is not None:
             raise UsageError(f"column={column!r} was given to SidecarCaptions", "NAME.txt has no columns", "name a csv, json or jsonl file")
+        if source == _BESIDE and set(annotations) - set(_USUAL):
+            given = f"annotations={list(annotations)} was given to SidecarCaptions"
+            raise UsageError(given, "NAME.txt has no columns", "name a csv, json or jsonl file")
         require_own_names(annotations, given="SidecarCaptions", others=["captioner"])
         self.source, self.column, self.annotations, self.absent = source, column, tuple(annotations), absent
 
@@ -96,7 +101,8 @@ class SidecarCaptions(Captioner):
         if not path.is_file():
             advice = "give a csv, json or jsonl file, or `sidecar` for NAME.txt beside each medium"
             raise UsageError(f"the captions {self.source!r} were given to SidecarCaptions", "there is no such file", advice)
-        return {os.path.normpath(name): record for name, record in caption_records(path, column=self.column)}
+        further = () if self.annotations == _USUAL else self.annotations
+        return {os.path.normpath(name): record for name, record in caption_records(path, column=self.column, further=further)}
 
 
 class TemplateCaptions(Captioner):
