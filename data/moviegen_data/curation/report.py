@@ -21,6 +21,7 @@ from moviegen_data.curation.running import FAILED
 from moviegen_data.curation.tries import KILLED
 from moviegen_data.curation.work import NAME, Results
 from moviegen_data.faults import SkipReport
+from moviegen_data.wording import counted
 
 _BINS = 24
 _MOST_VALUES = 1000  # of one annotation, counted each for itself
@@ -145,7 +146,8 @@ class Report:
         }
 
     def __str__(self) -> str:
-        lines = [f"{self.num_media} media became {self.index['num_samples']} clips in {len(self.index['shards'])} shards"]
+        made = f"{counted(self.index['num_samples'], 'clip')} in {counted(len(self.index['shards']), 'shard')}"
+        lines = [f"{self.num_media} media became {made}"]
         lines += [f"  {'stage':<24} {'in':>8} {'out':>8} {'hours':>9} {'remaining':>10}   dropped"]
         for each in self.stages:
             share = 100.0 * each.tally.left / max(1, self.num_media)

@@ -14,6 +14,7 @@ from PIL import Image
 from moviegen_data.curation.clip import Clip
 from moviegen_data.curation.media import Media
 from moviegen_data.curation.tries import KILLED
+from moviegen_data.wording import counted
 
 if TYPE_CHECKING:
     from moviegen_data.curation.report import Report, StageReport
@@ -45,7 +46,7 @@ svg { background: #1a1e22; border-color: #2c3238 } svg text { fill: #a3abb4 } }
 def page(report: "Report") -> str:
     """The page."""
     told = report.to_dict()
-    title = f"{told['num_media']} media, {_several(told['num_clips'], 'clip')} in {_several(told['num_shards'], 'shard')}"
+    title = f"{told['num_media']} media, {counted(told['num_clips'], 'clip')} in {counted(told['num_shards'], 'shard')}"
     body = [f"<h1>{html.escape(title)}</h1>", f"<p class=muted>{html.escape(str(report.root))}</p>", _table(report)]
     if any(each.histograms for each in report.stages):
         body.append(
@@ -86,10 +87,6 @@ def _has_section(each: "StageReport") -> bool:
 def _plain(value: Any) -> str:
     """A setting as the configuration writes it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _annotations(report: "Report") -> str:
