@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from moviegen_core.errors import UsageError, require_at_least
 from moviegen_core.presets import compose
+from moviegen_data.curation.clip import Drop
 from moviegen_data.curation.engine import Engine, Operator, Part
 from moviegen_data.curation.local_engine import LocalEngine
 from moviegen_data.curation.operators import Load, operators
@@ -31,7 +32,7 @@ def curate(
     output: str,
     *,
     config: str | list[str],
-    engine: Engine | None = LocalEngine(),
+    engine: Engine = LocalEngine(),
     part_size: int = 16,
     thumbnails: int = 12,
     overwrite: bool = False,
@@ -62,7 +63,6 @@ def curate(
     require_same_media(target, root, overwrite=overwrite)
     require_free(target, shards.prefix, overwrite=overwrite)
     media, skipped = keyed_media(root)
-    engine = engine or LocalEngine()
     _require_resources(engine, stages)
     steps = steps_of(stages)
     with _going_on(), only_run(target / NAME), engine:
@@ -197,8 +197,7 @@ def why(output: str, name: str) -> list[dict[str, Any]]:
         exists = "no clip has it, neither one that was left out nor one that was kept"
         raise UsageError(f"the name {name!r} was given", exists, "look for a part of the file's name")
     for record in found:
-        told = ", ".join(filter(None, (record["measured"], record["wanted"] and f"wanted {record['wanted']}")))
-        print(f"{_place_of(record)}: {record['stage']}: {record['reason']}" + (f" ({told})" if told else ""))
+        print(f"{_place_of(record)}: {Drop(record['stage'], record['reason'], record['measured'], record['wanted'])}")
     for record in kept:
         print(f"{_place_of(record)}: kept, in the shards")
     return found
